@@ -45,6 +45,8 @@ def run(session: Session) -> None:
     if arguments.dry_run:
         empty: dict[str, object] = {"adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
         session.result({**plan.describe(), **empty}, *_shown(plan), "dry run: nothing was changed")
+        if _is_unreadable(plan):
+            session.status = EXIT_STATUS["failed"]
         return
     if not arguments.json:
         session.show(*_shown(plan))
@@ -94,7 +96,7 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     statuses = {one["status"] for one in outcome["failed"]}
     if "failed" in statuses:
         session.status = EXIT_STATUS["check failed"]
-    elif undone or outcome["kept"]:
+    elif undone or outcome["kept"] or _is_unreadable(plan):
         session.status = EXIT_STATUS["failed"]
     elif statuses:
         session.status = EXIT_STATUS["not proven"]
@@ -111,6 +113,10 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     if outcome["adopted"] and not arguments.verify:
         lines.append("next: verify them with pgbackup verify")
     session.result(outcome, *lines)
+
+
+def _is_unreadable(plan: Plan) -> bool:
+    return any(skipped.unreadable for skipped in plan.skipped)
 
 
 def _shown(plan: Plan) -> list[str | Listing]:

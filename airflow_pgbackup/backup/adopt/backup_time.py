@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
 
+from airflow_pgbackup.backup.adopt.name_patterns import Moment
 from airflow_pgbackup.backup.adopt.name_times import FIRST, FUTURE, NameTime
 from airflow_pgbackup.repository.calendar_time import SKEW
 
@@ -23,11 +24,15 @@ class BackupTime:
     """:ivar at: aware, UTC, whole seconds.
     :ivar source: :data:`HEADER`, :data:`NAME` or :data:`MTIME`.
     :ivar note: why a better source was not used, or what to be careful about; None for nothing.
+    :ivar by_file: the day is that of the file, which a copy changes.
+    :ivar guessed: the name only gives a month, and nothing gives the day: `at` is the first.
     """
 
     at: datetime
     source: str
     note: str | None = None
+    by_file: bool = False
+    guessed: bool = False
 
 
 def choose_time(
@@ -35,34 +40,53 @@ def choose_time(
 ) -> BackupTime:
     """Return when a dump was made.
 
-    A header is not plausible, and the name decides, when
+    A header counts if it is plausible. It is not when
 
-    * it is more than :data:`TOLERANCE` away from the name: the file was dumped again from a restored copy, or the clock
-      of its machine was wrong, while whoever named the file meant the data;
+    * the file's own name has a time more than :data:`TOLERANCE` away, and the file was not written about then: it was
+      dumped again from a restored copy, or the clock of its machine was wrong, while whoever named the file meant the
+      data. A date in the name of a directory is often that of something else;
     * it is before PostgreSQL existed, or in the future;
     * it is after the file was last written, by no more than time zones differ: then `zone` is not that of the header.
 
-    If the time in the name is later than that of the file, the file's time counts. But if they differ by more than time
-    zones can, the file's time was set back, and the name counts. No time is after `now`: a backup from the future
-    cannot be verified, and would be the newest.
+    Otherwise a name counts. What it does not give, the day or the time of day, comes from the file, if that was written
+    in the month or on the day of the name. If the time in the name is later than that of the file, the file's time
+    counts. But if they differ by more than time zones can, the file's time was set back, and the name counts.
+
+    Without both, the file's time counts. No time is after `now`: a backup from the future cannot be verified, and would
+    be the newest.
 
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.
-    :param zone: of the machine that made the dump.
+    :param zone: of the machine that made the dump, if its name has none.
     """
+    zone = (name and name.moment.zone) or zone
     stated = _in_utc(header, zone) if header else None
     doubt = _doubt(stated, name, modified, now) if stated else None
     if stated and not doubt:
         return BackupTime(min(stated, now).replace(microsecond=0), HEADER)
     if name:
-        at = name.moment.at
-        if modified < at and name.moment.earliest <= modified + _ZONES:
-            at = modified
-        return BackupTime(min(at, now).replace(microsecond=0), NAME, doubt)
+        moment, by_file = name.moment, _fits(name.moment, modified)
+        month = "the name gives only the month" if moment.only_month else None
+        at = min(modified if by_file else moment.at, now).replace(microsecond=0)
+        return BackupTime(
+            at,
+            NAME,
+            "; ".join(filter(None, (doubt, month))) or None,
+            by_file=by_file and moment.only_month,
+            guessed=moment.only_month and not by_file,
+        )
     warning = "time of the file, which a copy changes"
     # The planner skips a file whose time is not plausible.
     at = modified if modified > now + FUTURE else min(modified, now)
-    return BackupTime(at.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning)
+    return BackupTime(at.replace(microsecond=0), MTIME, f"{doubt}; {warning}" if doubt else warning, by_file=True)
+
+
+def _fits(moment: Moment, modified: datetime) -> bool:
+    """Return whether the time of a file is that of its name, or more exact."""
+    if moment.only_month:
+        return moment.earliest - TOLERANCE <= modified <= moment.latest + TOLERANCE
+    latest = moment.at if moment.exact else moment.latest
+    return moment.earliest - _ZONES <= modified < latest
 
 
 def _in_utc(header: datetime, zone: tzinfo) -> datetime:
@@ -76,7 +100,8 @@ def _doubt(stated: datetime, name: NameTime | None, modified: datetime, now: dat
     shown = f"{stated:%Y-%m-%d %H:%M}"
     if not FIRST <= stated <= now + SKEW:
         return f"the header's time {shown} is not plausible"
-    if name and not name.moment.earliest - TOLERANCE <= stated <= name.moment.latest + TOLERANCE:
+    differs = name and not name.moment.earliest - TOLERANCE <= stated <= name.moment.latest + TOLERANCE
+    if name and differs and name.own and abs(modified - stated) > TOLERANCE:
         return f"the header's time {shown} is not that of the name"
     if modified + timedelta(seconds=1) < stated <= modified + _ZONES:
         return f"the header's time {shown} is after the file was last written: another time zone"

@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
+    ClientError,
     NotProven,
     PgBackupError,
     VerificationFailed,
@@ -88,7 +89,7 @@ def carry_out(
                 reference = verify(reference)
                 if move:
                     adoption.require_proof(level)
-            except (VerificationFailed, NotProven) as error:
+            except (VerificationFailed, NotProven, ClientError) as error:  # the last: no client here can read it
                 failure = error
                 result["failed"].append(
                     {

@@ -15,6 +15,8 @@ _EXTENSIONS = re.compile(
     re.IGNORECASE,
 )
 _COPY = re.compile(r"(?: ?\(\d{1,3}\)| - copy| ?\(copy\)| copy)+$", re.IGNORECASE)
+_ROTATED = re.compile(r"(?<=\D)\.\d{1,3}$")  # by logrotate
+_CALENDAR = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*|utc|gmt|ces?t|e[sd]t|p[sd]t|[ap]m|\d+[hms]?")
 _GENERIC = frozenset(
     {
         "all", "backup", "backups", "bak", "copy", "daily", "data", "database", "databases", "db", "dbs", "dump",
@@ -28,7 +30,8 @@ _GENERIC = frozenset(
 def stem(name: str, span: tuple[int, int] | None) -> str | None:
     """Return a file name without its time and extensions: usually the name of the database.
 
-    ``crm_2025-03-01.sql.gz`` is ``crm``, ``2025-03-01-crm.sql`` too, and so is ``crm/2025-03-01.sql``.
+    ``crm_2025-03-01.sql.gz`` is ``crm``, ``2025-03-01-crm.sql`` too, and so is ``crm/2025-03-01.sql``. But
+    ``crm_2025-03-01_film.sql`` is ``crm_film``: it may be a dump of one table.
 
     :param name: a path, joined by ``/``.
     :param span: of the time in it.
@@ -38,11 +41,28 @@ def stem(name: str, span: tuple[int, int] | None) -> str | None:
     if span:
         name = name[: span[0]] + cut + name[span[1] :]
     *directories, last = name.split("/")
-    last = _COPY.sub("", _EXTENSIONS.sub("", last))
-    for part in (*last.split(cut), *(directories[-1:] if directories and cut not in directories[-1] else ())):
-        part = _COPY.sub("", part).strip("-_. @+")
-        words = [word for word in re.split(r"[-_. ]+", part.lower()) if word]
-        if any(not word.isdecimal() and word not in _GENERIC for word in words):
+    before, _, after = _bare(last).partition(cut)
+    if parts := [part for part in (_naming(before), _naming(after, after_time=True)) if part]:
+        return "_".join(parts)
+    return _naming(directories[-1]) if directories and cut not in directories[-1] else None
+
+
+def _bare(part: str) -> str:
+    """Return a part of a file name without extensions and what else stands at its end."""
+    while (bare := _COPY.sub("", _ROTATED.sub("", _EXTENSIONS.sub("", part)))) != part:
+        part = bare
+    return part
+
+
+def _naming(part: str, *, after_time: bool = False) -> str | None:
+    """Return a part of a file name if it names something.
+
+    :param after_time: weekdays and time zones belong to the time before them.
+    """
+    part = _bare(part.strip("-_. @+")).strip("-_. @+")
+    words = [word for word in re.split(r"[-_. ]+", part.lower()) if word]
+    for word in words:
+        if not (word.isdecimal() or word in _GENERIC or (after_time and _CALENDAR.fullmatch(word))):
             return part
     return None
 

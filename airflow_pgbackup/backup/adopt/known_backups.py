@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from airflow_pgbackup.backup.adopt.found_dump import FoundDump
+from airflow_pgbackup.backup.adopt.backup_time import MTIME
+from airflow_pgbackup.backup.adopt.plan import PlannedDump
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
@@ -25,18 +26,22 @@ class KnownBackups:
     def has(self, series: Series, id: str) -> bool:
         return id in self._ids.get(series, ())
 
-    def other_time(self, series: Series, id: str, dump: FoundDump) -> str | None:
+    def other_time(self, planned: PlannedDump) -> str | None:
         """Return the id of a backup that was made of the same file with another time; None if there is none."""
-        ids = self._ids.get(series, set())
-        suffix = layout.id_suffix(dump.sha256)
-        for other in sorted(ids - {id}):
-            if other.endswith(f"-{suffix}") and id not in ids and self._is_of(series, other, dump):
+        ids = self._ids.get(planned.series, set())
+        suffix = layout.id_suffix(planned.dump.sha256)
+        for other in sorted(ids - {planned.id}):
+            if other.endswith(f"-{suffix}") and planned.id not in ids and self._is_of(other, planned):
                 return other
         return None
 
-    def _is_of(self, series: Series, id: str, dump: FoundDump) -> bool:
+    def _is_of(self, id: str, planned: PlannedDump) -> bool:
         try:
-            manifest = read_manifest(self._repository, series, id)
+            manifest = read_manifest(self._repository, planned.series, id)
         except RepositoryError:
             return False
-        return manifest.artifact.sha256 == dump.sha256 and manifest.origin.get("adopted_from") == dump.name
+        origin = manifest.origin
+        if manifest.artifact.sha256 != planned.dump.sha256 or "adopted_from" not in origin:
+            return False
+        # The time of a file does not make it another night's dump: it may be the same file, by another path.
+        return MTIME in (planned.time.source, origin.get("time_from")) or origin["adopted_from"] == planned.dump.name

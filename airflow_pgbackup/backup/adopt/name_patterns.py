@@ -21,15 +21,15 @@ _DIRECTIVES: Mapping[str, str] = {
     "j": r"(?P<j>\d{3})",
     "b": f"(?P<b>{_MONTH_NAME})",
     "B": f"(?P<b>{_MONTH_NAME})",
-    "a": r"[a-z]{2,9}",
-    "A": r"[a-z]{2,9}",
+    "a": r"(?P<a>[a-z]{2,9})",
+    "A": r"(?P<a>[a-z]{2,9})",
     "H": r"(?P<H>\d\d?)",
     "I": r"(?P<I>\d\d?)",
     "p": r"(?P<p>[ap]m)",
     "M": r"(?P<M>\d\d?)",
     "S": r"(?P<S>\d\d?)",
-    "f": r"\d{1,9}",
-    "z": r"(?P<z>z|[+-]\d\d:?\d\d)",
+    "f": r"(?P<f>\d{1,9})",
+    "z": r"(?P<z>z|utc|gmt|[+-]\d\d:?\d\d)",
     "s": r"(?P<s>\d{9,10})",
     "%": "%",
 }
@@ -37,6 +37,7 @@ _SHORT = {"F": "%Y-%m-%d", "T": "%H:%M:%S"}
 _TOKEN = re.compile(r"%(?P<directive>.?)|(?P<database>\{database\})|(?P<wild>[*?])|(?P<literal>.)", re.DOTALL)
 _MOST_WILD = 4  # each multiplies the time that matching a hostile name takes
 _MOST_CHARACTERS = 1000
+_MOST_OFFSET = 14 * 60  # minutes: of Kiribati
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,26 @@ class Moment:
     """A time that a name gives.
 
     :ivar at: aware, UTC. If the name has no time of day, noon in the zone: most other zones have the same date then.
-    :ivar earliest: the first moment that the name can mean.
+    :ivar earliest: the first moment that the name can mean. With only an hour, that of its day: the number may count
+        the dumps of a day.
     :ivar latest: the last.
+    :ivar zone: that the name gives.
     """
 
     at: datetime
     earliest: datetime
     latest: datetime
+    zone: tzinfo | None = None
 
     @property
     def exact(self) -> bool:
         """Whether the name gives a time of day."""
         return self.earliest == self.latest
+
+    @property
+    def only_month(self) -> bool:
+        """Whether the name gives no day."""
+        return self.latest - self.earliest > timedelta(days=2)
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -118,21 +127,28 @@ def moment_of(found: re.Match[str], zone: tzinfo) -> Moment | None:
         if "s" in part:
             at = datetime.fromtimestamp(int(part["s"]), timezone.utc)
             return Moment(at, at, at)
-        first = _date(part)
-        if "H" not in part and "I" not in part:
-            return _of_days(first, _days(part, first), zone)
-        at = first.replace(hour=_hour(part), minute=int(part.get("M", 0)), second=min(int(part.get("S", 0)), 59))
-        at = at.replace(tzinfo=_offset(part["z"]) if "z" in part else zone).astimezone(timezone.utc)
-        return Moment(at, at, at)
+        first, its_zone = _date(part), _offset(part["z"]) if "z" in part else None
+        hour = None if "H" not in part and "I" not in part else _hour(part)
+        if hour is None or "M" not in part:
+            at = first.replace(hour=12 if hour is None else hour)
+            return _of_days(at, first, _days(part, first), its_zone or zone, its_zone)
+        at = first.replace(hour=hour, minute=int(part["M"]), second=min(int(part.get("S", 0)), 59))
+        at = at.replace(tzinfo=its_zone or zone).astimezone(timezone.utc)
+        return Moment(at, at, at, its_zone)
     except (ValueError, OverflowError):
         return None
 
 
-def _of_days(first: datetime, days: int, zone: tzinfo) -> Moment:
-    begin = first.replace(tzinfo=zone)
-    noon = (first + timedelta(hours=12)).replace(tzinfo=zone)
-    end = (first + timedelta(days=days)).replace(tzinfo=zone)
-    return Moment(noon.astimezone(timezone.utc), begin.astimezone(timezone.utc), end.astimezone(timezone.utc))
+def span_of(found: re.Match[str]) -> tuple[int, int]:
+    """Return start and end of the time in a match of a time pattern: from the first directive to the last."""
+    spans = [found.span(name) for name, text in found.groupdict().items() if text is not None]
+    return min(start for start, _ in spans), max(end for _, end in spans)
+
+
+def _of_days(at: datetime, first: datetime, days: int, zone: tzinfo, its_zone: tzinfo | None) -> Moment:
+    begin, end = first.replace(tzinfo=zone), (first + timedelta(days=days)).replace(tzinfo=zone)
+    in_utc = at.replace(tzinfo=zone).astimezone(timezone.utc)
+    return Moment(in_utc, begin.astimezone(timezone.utc), end.astimezone(timezone.utc), its_zone)
 
 
 def _date(part: Mapping[str, str]) -> datetime:
@@ -163,7 +179,9 @@ def _hour(part: Mapping[str, str]) -> int:
 
 
 def _offset(text: str) -> tzinfo:
-    if text == "z":
+    if text in ("z", "utc", "gmt"):
         return timezone.utc
     minutes = int(text[1:3]) * 60 + int(text[-2:])
+    if minutes > _MOST_OFFSET:
+        raise ValueError
     return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))

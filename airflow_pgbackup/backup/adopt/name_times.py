@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 
-from airflow_pgbackup.backup.adopt.name_patterns import MONTHS, Moment, moment_of, time_pattern
+from airflow_pgbackup.backup.adopt.name_patterns import MONTHS, Moment, moment_of, span_of, time_pattern
 
 FIRST = datetime(1996, 1, 1, tzinfo=timezone.utc)
 """No dump of PostgreSQL is older."""
@@ -24,7 +24,8 @@ _SHAPES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(rf"(?<!\d){shape}", re.IGNORECASE | re.ASCII), meanings)
     for shape, meanings in (
         (rf"{_YEAR}(?P<s>{_SEP})\d\d?(?P=s)\d\d?(?!\d)", ("%Y{s}%m{s}%d",)),
-        (rf"{_YEAR}\d\d\d\d(?!\d{{1,3}}(?!\d)|\d{{5}}(?!\d)|\d{{7,}})", ("%Y%m%d",)),
+        (rf"{_YEAR}\d\d\d\d(?!\d(?!\d)|\d{{3}}(?!\d)|\d{{5}}(?!\d)|\d{{7,}})", ("%Y%m%d",)),
+        (rf"{_YEAR}(?P<s>[-_.])(?:0[1-9]|1[0-2])/(?:0[1-9]|[12]\d|3[01])(?!\d)", ("%Y{s}%m/%d",)),
         (rf"\d\d?(?P<s>{_SEP})\d\d?(?P=s){_YEAR}(?!\d)", ("%d{s}%m{s}%Y", "%m{s}%d{s}%Y")),
         (rf"\d\d\d\d{_YEAR}(?!\d)", ("%d%m%Y", "%m%d%Y")),
         (rf"\d\d?(?P<s>{_SEP}?){_MONTH}(?P=s){_YEAR}(?!\d)", ("%d{s}%b{s}%Y",)),
@@ -32,11 +33,15 @@ _SHAPES: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (r"1\d{9}(?!\d)", ("%s",)),
     )
 )
-_MONTH_SHAPE = re.compile(rf"(?<!\d){_YEAR}(?P<s>[-_.])(?:0[1-9]|1[0-2])(?!\d|(?P=s)\d)", re.ASCII)
+# v2025.03 is a version.
+_MONTH_SHAPE = re.compile(rf"(?<![\dvV]){_YEAR}(?P<s>[-_.])(?:0[1-9]|1[0-2])(?!\d|(?P=s)\d)", re.ASCII)
 _TIME = re.compile(
-    r"(?P<j>_at_|-at-|[T_. -]|--|__)?"
-    r"(?:\d\d(?P<t>[:._h-])\d\d(?:(?P<u>[:._m-])\d\d(?P<s>s?))?|(?P<four>\d\d\d\d)(?P<six>\d\d)?)(?!\d)"
-    r"(?P<z>Z|[+-]\d\d:?\d\d)?(?!\d)",
+    r"(?P<j>_at_|-at-|[T_. /-]|--|__)?"
+    r"(?:\d\d(?P<t>[:._h-])\d\d(?:(?P<u>[:._m-])\d\d(?P<s>s?))?|(?P<four>\d\d\d\d)(?P<six>\d\d)?"
+    # An hour alone: not a part of a version, and in a path a directory of its own.
+    r"|(?<![. ])(?P<hour>\d\d)(?P<h>h?)(?!\.\d)(?:(?<!/\d\d)|(?=/))(?=[^a-z]|$|[AP]M|Z|UTC|GMT))(?!\d)"
+    r"(?P<p>[ _]?[AP]M(?![a-z]))?"
+    r"(?P<z>[ _]?(?:(?:Z|UTC|GMT)(?![a-z])|[+-](?:0\d|1[0-4]):?(?:00|15|30|45)))?(?!\d)",
     re.IGNORECASE | re.ASCII,
 )
 
@@ -47,11 +52,15 @@ class NameTime:
 
     :ivar pattern: that gives it, as ``--time-pattern`` takes it.
     :ivar span: start and end of it in the name.
+    :ivar own: it is in the name of the file, not only in those of the directories above it.
+    :ivar given: the pattern was given, not detected.
     """
 
     moment: Moment
     pattern: str
     span: tuple[int, int]
+    own: bool = True
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,8 @@ class NameTimes:
             for pattern in self.patterns:
                 for found in reversed(list(self._compiled[pattern].finditer(name))):
                     if moment := self._plausible(found):
-                        return NameTime(moment, pattern, found.span())
+                        span = span_of(found)
+                        return NameTime(moment, pattern, span, _is_own(name, span), given=True)
             return None
         reading = _read(name)
         if reading is None:
@@ -116,7 +126,7 @@ class NameTimes:
         if len(meanings) > 1:
             return Ambiguous(tuple(meanings.values()), reading.span)
         for moment, pattern in meanings.items():
-            return NameTime(moment, pattern, reading.span)
+            return NameTime(moment, pattern, reading.span, _is_own(name, reading.span))
         return None
 
     def _decide(self, choices: tuple[tuple[str, ...], ...], texts: Sequence[str]) -> tuple[str, ...]:
@@ -138,6 +148,10 @@ class NameTimes:
     def _plausible(self, found: re.Match[str]) -> Moment | None:
         moment = moment_of(found, self.zone)
         return moment if moment and FIRST <= moment.at <= self.now + FUTURE else None
+
+
+def _is_own(name: str, span: tuple[int, int]) -> bool:
+    return "/" not in name[span[1] :]
 
 
 def _read(name: str) -> _Reading | None:
@@ -167,8 +181,14 @@ def _read(name: str) -> _Reading | None:
 
 
 def _time_suffix(time: re.Match[str]) -> str:
-    if time["four"]:
-        clock = "%H%M" + ("%S" if time["six"] else "")
+    hour = "%I" if time["p"] else "%H"
+    if time["hour"]:
+        clock = hour + time["h"]
+    elif time["four"]:
+        clock = f"{hour}%M" + ("%S" if time["six"] else "")
     else:
-        clock = f"%H{time['t']}%M" + (f"{time['u']}%S{time['s']}" if time["u"] else "")
-    return (time["j"] or "") + clock + ("%z" if time["z"] else "")
+        clock = f"{hour}{time['t']}%M" + (f"{time['u']}%S{time['s']}" if time["u"] else "")
+    for group, directive in (("p", "%p"), ("z", "%z")):
+        if time[group]:
+            clock += (time[group][0] if time[group][0] in " _" else "") + directive
+    return (time["j"] or "") + clock

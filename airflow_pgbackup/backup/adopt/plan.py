@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from airflow_pgbackup.backup.adopt.backup_time import MTIME, BackupTime
+from airflow_pgbackup.backup.adopt.backup_time import NAME, BackupTime
 from airflow_pgbackup.backup.adopt.found_dump import FoundDump
+from airflow_pgbackup.backup.adopt.name_times import NameTime
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 
 _MANY = 3  # dumps of one day by their files, where one a day is usual
+_MANY_SERIES = 5
 
 
 @dataclass(frozen=True)
@@ -20,24 +22,31 @@ class PlannedDump:
     """A dump, and the backup that it becomes.
 
     :ivar time: when it was made.
-    :ivar time_pattern: that its name was read with, None without a time in it.
+    :ivar name_time: the time in its name; None without one.
     :ivar database_from: ``dump``, ``name``, ``--database`` or ``--database-pattern``.
     :ivar present: the repository has it.
     :ivar notes: what somebody should look at.
+    :ivar stem: see :func:`.stem`.
     """
 
     dump: FoundDump
     series: Series
     time: BackupTime
-    time_pattern: str | None
+    name_time: NameTime | None
     database_from: str
     present: bool = False
     notes: tuple[str, ...] = ()
+    stem: str | None = None
 
     @property
     def id(self) -> str:
         # The same dump of the same time gets the same id, so that a second run recognizes it.
         return layout.backup_id(self.time.at, seed=self.dump.sha256)
+
+    @property
+    def time_pattern(self) -> str | None:
+        """The pattern of its name, if the time in that counts."""
+        return self.name_time.pattern if self.name_time and self.time.source == NAME else None
 
     def describe(self) -> dict[str, object]:
         """Return it as plain JSON."""
@@ -51,7 +60,7 @@ class PlannedDump:
             "compression": self.dump.content.compression,
             "started_at": self.time.at.isoformat(),
             "time_from": self.time.source,
-            "time_pattern": self.time_pattern if self.time.source == "name" else None,
+            "time_pattern": self.time_pattern,
             "size": self.dump.size,
             "present": self.present,
             "notes": list(self.notes),
@@ -60,11 +69,12 @@ class PlannedDump:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not adopted. :ivar name: its path below the source."""
+    """A file that is not adopted. :ivar name: its path below the source. :ivar unreadable: it may be a dump."""
 
     name: str
     source: str
     reason: str
+    unreadable: bool = False
 
     def describe(self) -> dict[str, object]:
         """Return it as plain JSON."""
@@ -89,14 +99,14 @@ class Plan:
     @property
     def patterns(self) -> dict[str, int]:
         """The patterns of the names whose time counts, and the number of names."""
-        return dict(Counter(p.time_pattern for p in self.dumps if p.time_pattern and p.time.source == "name"))
+        return dict(Counter(p.time_pattern for p in self.dumps if p.time_pattern))
 
     @property
     def warnings(self) -> list[str]:
         """What to look at before the plan is carried out."""
         files: dict[Series, list[datetime]] = {}
         for planned in self.dumps:
-            if planned.time.source == MTIME:
+            if planned.time.by_file:
                 files.setdefault(planned.series, []).append(planned.time.at)
         warnings = []
         if by_mtime := sum(map(len, files.values())):
@@ -109,7 +119,27 @@ class Plan:
                 warnings.append(
                     f"the files of {len(times)} dumps of {series} have times of one day: copying lost their own"
                 )
-        return warnings
+        return warnings + self._equal_times() + self._single_dumps()
+
+    def _equal_times(self) -> list[str]:
+        times = Counter((p.series, p.time.at) for p in self.dumps if not p.time.by_file)
+        equal: Counter[Series] = Counter()
+        for (series, _), number in times.items():
+            equal[series] += number if number > 1 else 0
+        return [
+            f"{number} dumps of {series} have the same time as another; --time-pattern reads the time of day from "
+            "their names"
+            for series, number in equal.items()
+            if number
+        ]
+
+    def _single_dumps(self) -> list[str]:
+        numbers = Counter(planned.series for planned in self.dumps)
+        single = {p.series for p in self.dumps if p.database_from == "name" and numbers[p.series] == 1}
+        if len(single) < _MANY_SERIES or len(single) * 2 < len(numbers):
+            return []
+        first = min(str(series) for series in single)
+        return [f"{len(single)} series have one dump each, as {first}; --database-pattern names their databases"]
 
     def describe(self) -> dict[str, object]:
         """Return it as plain JSON."""

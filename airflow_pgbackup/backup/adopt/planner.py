@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone, tzinfo
 
-from airflow_pgbackup.backup.adopt.backup_time import MTIME, choose_time
+from airflow_pgbackup.backup.adopt.backup_time import MTIME, NAME, choose_time
 from airflow_pgbackup.backup.adopt.database_names import DatabaseNames, Label, stem
 from airflow_pgbackup.backup.adopt.found_dump import FoundDump, read_dump
 from airflow_pgbackup.backup.adopt.known_backups import KnownBackups
@@ -21,6 +21,7 @@ from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.layout import Series
 
 _SOURCES = ("header", "name", "mtime")
+_DIGITS_OF_A_DATE = 6
 
 
 def plan_adoption(
@@ -52,8 +53,9 @@ def plan_adoption(
     NameTimes((), planner.zone, time_patterns)  # an invalid pattern is reported before hours of reading, too
     DatabaseNames((), database, database_patterns)
     planner.read(sources)
-    times = NameTimes((dump.name for dump in planner.found), planner.zone, time_patterns, planner.now)
-    planner.place(times, database, database_patterns)
+    planner.place(time_patterns, database, database_patterns)
+    planner.drop_guesses()
+    planner.drop_dumps_of_few_tables()
     planner.drop_duplicates()
     planner.compare_with_repository()
     return planner.plan
@@ -64,7 +66,6 @@ class _Planner:
         self.plan = Plan(repository, server)
         self.found: list[FoundDump] = []
         self.zone = zone
-        self.now = datetime.now(timezone.utc)
         self._context = context
 
     def read(self, sources: Sequence[Source]) -> None:
@@ -78,29 +79,33 @@ class _Planner:
 
     def _read(self, source: Source, candidate: Candidate) -> None:
         if candidate.error:
-            self._skip(candidate, source, candidate.error)
+            self._skip(candidate, source, candidate.error, unreadable=candidate.unreadable)
             return
         try:
             dump = read_dump(source, candidate, self._context)
         except (VerificationFailed, NotProven, ConfigurationError) as error:
             self._skip(candidate, source, str(error))
         except RepositoryError as error:
-            self._skip(candidate, source, f"cannot be read: {error}")
+            self._skip(candidate, source, f"cannot be read: {error}", unreadable=True)
         except OSError as error:
-            self._skip(candidate, source, f"cannot be read: {reason(error)}")
+            removed = isinstance(error, FileNotFoundError)
+            self._skip(candidate, source, f"cannot be read: {reason(error)}", unreadable=not removed)
         else:
             if dump is None:
                 self._skip(candidate, source, "not a dump of PostgreSQL")
             else:
                 self.found.append(dump)
 
-    def _skip(self, candidate: Candidate, source: Source, why: str) -> None:
-        self.plan.skipped.append(Skipped(candidate.name, source.label, why))
+    def _skip(self, candidate: Candidate, source: Source, why: str, *, unreadable: bool = False) -> None:
+        self.plan.skipped.append(Skipped(candidate.name, source.label, why, unreadable))
         self._context.log(f"skipped {candidate.name}: {why}")
 
-    def place(self, times: NameTimes, database: str | None, patterns: Sequence[str]) -> None:
+    def place(self, time_patterns: Sequence[str], database: str | None, patterns: Sequence[str]) -> None:
         """Give each dump its series and its time."""
-        read = {id(dump): times.of(dump.name) for dump in self.found}
+        now = datetime.now(timezone.utc)  # some were written during hours of reading
+        shown = {id(dump): _without_database(dump) for dump in self.found}
+        times = NameTimes(shown.values(), self.zone, time_patterns, now)
+        read = {id(dump): times.of(shown[id(dump)]) for dump in self.found}
         stems = {id(dump): stem(dump.name, found.span if (found := read[id(dump)]) else None) for dump in self.found}
         nameless = [dump for dump in self.found if not dump.content.cluster and dump.content.database is None]
         names = DatabaseNames([stems[id(dump)] for dump in nameless], database, patterns)
@@ -128,8 +133,8 @@ class _Planner:
                 self._skip(dump.candidate, dump.source, f"its date can be {either}; use --time-pattern")
                 continue
             exact = name_time if isinstance(name_time, NameTime) else None
-            time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=self.now)
-            if time.at > self.now + FUTURE:  # it would be the newest backup until then
+            time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=now)
+            if time.at > now + FUTURE:  # it would be the newest backup until then
                 why = f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; use --time-pattern"
                 self._skip(dump.candidate, dump.source, why)
                 continue
@@ -148,11 +153,55 @@ class _Planner:
                     dump,
                     series,
                     time,
-                    exact.pattern if exact else None,
+                    exact,
                     label.source if isinstance(label, Label) else "dump",
                     notes=tuple(notes),
+                    stem=its_stem,
                 )
             )
+
+    def drop_guesses(self) -> None:
+        """Of the dumps that only have a month keep the one that its own name calls that of the month."""
+        guessed = Counter((p.series, p.time.at) for p in self.plan.dumps if p.time.guessed)
+        kept = []
+        for planned in self.plan.dumps:
+            name = planned.name_time
+            sure = name and (name.given or (name.own and guessed[planned.series, planned.time.at] == 1))
+            if planned.time.guessed and name and not sure:
+                why = (
+                    f"its name gives only the month, and its file is of another one; use --time-pattern {name.pattern}"
+                )
+                self._skip(planned.dump.candidate, planned.dump.source, f"{why} for the first of the month")
+            else:
+                kept.append(planned)
+        self.plan.dumps = kept
+
+    def drop_dumps_of_few_tables(self) -> None:
+        """Drop dumps of single tables, which look like dumps of their database, by what earlier dumps have.
+
+        An earlier dump has another name then. One that has the same name may be of before tables were dropped.
+        """
+        series: defaultdict[Series, list[PlannedDump]] = defaultdict(list)
+        for planned in self.plan.dumps:
+            series[planned.series].append(planned)
+        kept = []
+        for dumps in series.values():
+            largest = None
+            dumps.sort(key=lambda each: (each.time.at.date(), -each.dump.tables))
+            for planned in dumps:
+                found = planned.dump.tables
+                if largest is None or found * 2 >= largest.dump.tables:
+                    largest = max(largest or planned, planned, key=lambda each: each.dump.tables)
+                    kept.append(planned)
+                    continue
+                why = f"it has {found:,} table{'s' * (found != 1)}, {largest.dump.name} has {largest.dump.tables:,}"
+                if planned.stem == largest.stem:
+                    largest = planned
+                    kept.append(replace(planned, notes=(*planned.notes, why)))
+                else:
+                    why += ": it looks like a dump of single tables; adopt it alone if it is not"
+                    self._skip(planned.dump.candidate, planned.dump.source, why)
+        self.plan.dumps = kept
 
     def drop_duplicates(self) -> None:
         """Of equal dumps keep one for each time that a header or a name gives: a database that did not change has the
@@ -161,7 +210,7 @@ class _Planner:
         by_digest: dict[tuple[Series, str], list[PlannedDump]] = {}
         for planned in sorted(self.plan.dumps, key=_best_first):
             twins = by_digest.setdefault((planned.series, planned.dump.sha256), [])
-            twin = next((t for t in twins if planned.time.source == MTIME or t.time.at == planned.time.at), None)
+            twin = next((each for each in twins if _is_copy(planned, each)), None)
             if twin is not None:
                 self._skip(planned.dump.candidate, planned.dump.source, f"the same bytes as {twin.dump.name}")
                 continue
@@ -174,7 +223,7 @@ class _Planner:
         known = KnownBackups(self.plan.repository, {planned.series for planned in self.plan.dumps})
         dumps = []
         for planned in self.plan.dumps:
-            if other := known.other_time(planned.series, planned.id, planned.dump):
+            if other := known.other_time(planned):
                 why = f"adopted before as {other}, with another time; delete that backup to adopt it again"
                 self._skip(planned.dump.candidate, planned.dump.source, why)
             elif known.has(planned.series, planned.id):
@@ -182,6 +231,22 @@ class _Planner:
             else:
                 dumps.append(planned)
         self.plan.dumps = dumps
+
+
+def _without_database(dump: FoundDump) -> str:
+    """Return the name of a dump; if the name of its database is or has a date, with something else in its place."""
+    database = dump.content.database
+    if not database or sum(map(str.isdecimal, database)) < _DIGITS_OF_A_DATE:
+        return dump.name
+    return dump.name.replace(database, "\0" * len(database))
+
+
+def _is_copy(planned: PlannedDump, other: PlannedDump) -> bool:
+    """Return whether a dump with the bytes of another is a copy of it, and not the dump of another night."""
+    name, others = planned.name_time, other.name_time
+    if NAME == planned.time.source == other.time.source and name and others and not name.moment.only_month:
+        return name.moment.at == others.moment.at  # the times of day of their files may differ
+    return planned.time.source == MTIME or other.time.at == planned.time.at
 
 
 def _best_first(planned: PlannedDump) -> tuple[int, datetime, int, str]:

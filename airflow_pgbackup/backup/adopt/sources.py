@@ -50,6 +50,8 @@ class Candidate:
     members: tuple[str, ...] | None = None
     error: str | None = None
     """Why it is not read."""
+    unreadable: bool = False
+    """It could not be read."""
 
 
 class Source(ABC):
@@ -126,7 +128,7 @@ class LocalSource(Source):
                 if not name:  # what was asked for, not one of its files
                     raise _unreadable(self.label, error) from error
                 if self._leads_into(name):
-                    yield Candidate(name, error=f"cannot be read: {reason(error)}")
+                    yield Candidate(name, error=f"cannot be read: {reason(error)}", unreadable=True)
 
     def _mode(self, name: str) -> int:
         if not name:

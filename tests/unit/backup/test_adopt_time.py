@@ -62,6 +62,11 @@ def named(name: str) -> NameTime:
             NAME,
             "another time zone",
         ),
+        # The date is that of something else.
+        (DAY, "archive-2026-01-31/a_mon.dump", LOST, DAY, HEADER, None),
+        (DAY, "a_2026-01-31.dump", DAY + timedelta(hours=2), DAY, HEADER, None),
+        # The zone in the name is that of the header too.
+        (DAY, "a_2025-03-01T02:00:00-05:00.dump", LOST, DAY + timedelta(hours=5), HEADER, None),
         # Somebody set the file's time back, which says nothing.
         (DAY, None, DAY - timedelta(days=400), DAY, HEADER, None),
         (None, "a_2025-03-01.sql", LOST, datetime(2025, 3, 1, 12, tzinfo=timezone.utc), NAME, None),
@@ -92,8 +97,16 @@ def test_the_time_of_a_backup(
         # Another time zone than the given one.
         ("a_2026-11-27_1500.sql", NOW - timedelta(hours=1), NOW - timedelta(hours=1)),
         ("a_2026-11-29.sql", NOW - timedelta(days=400), NOW),
-        # Dumped in the morning.
+        # Dumped in the morning, or at night.
         ("a_2025-03-01.sql", DAY, DAY),
+        ("a_2025-03-01.sql", DAY.replace(hour=23), DAY.replace(hour=23)),
+        ("a_2025-03-01.sql", DAY + timedelta(days=1), DAY.replace(hour=12)),
+        # An hour, or the number of a dump.
+        ("a_2025-03-01_22.sql", DAY.replace(hour=23), DAY.replace(hour=23)),
+        ("a_2025-03-01_22.sql", LOST, DAY.replace(hour=22)),
+        # A month.
+        ("a_2025-03.sql", DAY.replace(day=31), DAY.replace(day=31)),
+        ("a_2025-03.sql", LOST, DAY.replace(hour=12)),
         # Somebody set the file's time back.
         ("a_2025-03-01.sql", DAY - timedelta(days=400), DAY.replace(hour=12)),
     ],
