@@ -44,7 +44,7 @@ def choose_time(
 
     * the file's own name has a time more than :data:`TOLERANCE` away, and the file was not written about then: it was
       dumped again from a restored copy, or the clock of its machine was wrong, while whoever named the file meant the
-      data. A date in the name of a directory is often that of something else;
+      data. A date in the name of a directory, unless a pattern was given for it, is often that of something else;
     * it is before PostgreSQL existed, or in the future;
     * it is after the file was last written, by no more than time zones differ: then `zone` is not that of the header.
 
@@ -101,7 +101,7 @@ def _doubt(stated: datetime, name: NameTime | None, modified: datetime, now: dat
     if not FIRST <= stated <= now + SKEW:
         return f"the header's time {shown} is not plausible"
     differs = name and not name.moment.earliest - TOLERANCE <= stated <= name.moment.latest + TOLERANCE
-    if name and differs and name.own and abs(modified - stated) > TOLERANCE:
+    if name and differs and (name.own or name.given) and abs(modified - stated) > TOLERANCE:
         return f"the header's time {shown} is not that of the name"
     if modified + timedelta(seconds=1) < stated <= modified + _ZONES:
         return f"the header's time {shown} is after the file was last written: another time zone"

@@ -16,7 +16,8 @@ _EXTENSIONS = re.compile(
 )
 _COPY = re.compile(r"(?: ?\(\d{1,3}\)| - copy| ?\(copy\)| copy)+$", re.IGNORECASE)
 _ROTATED = re.compile(r"(?<=\D)\.\d{1,3}$")  # by logrotate
-_CALENDAR = re.compile(r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*|utc|gmt|ces?t|e[sd]t|p[sd]t|[ap]m|\d+[hms]?")
+_WEEKDAY = re.compile(r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?")
+_OF_TIME = re.compile(rf"{_WEEKDAY.pattern}|utc|gmt|ces?t|e[sd]t|p[sd]t|[ap]m|\d+[hms]")
 _GENERIC = frozenset(
     {
         "all", "backup", "backups", "bak", "copy", "daily", "data", "database", "databases", "db", "dbs", "dump",
@@ -57,12 +58,13 @@ def _bare(part: str) -> str:
 def _naming(part: str, *, after_time: bool = False) -> str | None:
     """Return a part of a file name if it names something.
 
-    :param after_time: weekdays and time zones belong to the time before them.
+    :param after_time: time zones belong to the time before them, as weekdays always do.
     """
     part = _bare(part.strip("-_. @+")).strip("-_. @+")
     words = [word for word in re.split(r"[-_. ]+", part.lower()) if word]
+    of_time = _OF_TIME if after_time else _WEEKDAY
     for word in words:
-        if not (word.isdecimal() or word in _GENERIC or (after_time and _CALENDAR.fullmatch(word))):
+        if not (word.isdecimal() or word in _GENERIC or of_time.fullmatch(word)):
             return part
     return None
 

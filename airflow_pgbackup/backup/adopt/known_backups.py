@@ -43,5 +43,8 @@ class KnownBackups:
         origin = manifest.origin
         if manifest.artifact.sha256 != planned.dump.sha256 or "adopted_from" not in origin:
             return False
-        # The time of a file does not make it another night's dump: it may be the same file, by another path.
-        return MTIME in (planned.time.source, origin.get("time_from")) or origin["adopted_from"] == planned.dump.name
+        adopted, name = str(origin["adopted_from"]), planned.dump.name
+        if origin.get("time_from") == MTIME:  # the same file may be reached by a path that has a date
+            adopted, name = adopted.rpartition("/")[2], name.rpartition("/")[2]
+        # The time of a file does not make it another night's dump.
+        return planned.time.source == MTIME or adopted == name

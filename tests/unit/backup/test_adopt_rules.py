@@ -158,6 +158,13 @@ def test_a_file_is_not_adopted_again_by_another_path(repository: LocalRepository
     assert f"adopted before as {adopted['id']}, with another time" in again["skipped"][0]["reason"]
 
 
+def test_the_equal_dump_of_another_night_is_adopted_later(repository: LocalRepository, tmp_path: Path) -> None:
+    write(tmp_path / "dumps", "crm.sql", data=script("x"))
+    write(tmp_path / "more", "crm_2025-03-02.sql", data=script("x"))
+    plan(repository, tmp_path / "dumps", dry_run=False)
+    assert len(plan(repository, tmp_path / "more", dry_run=False)["adopted"]) == 1
+
+
 def test_a_date_in_the_name_of_a_database_is_not_that_of_its_dumps(repository: LocalRepository, tmp_path: Path) -> None:
     write(tmp_path / "dumps", "shop_20240101.sql", MARCH, script("x", database="shop_20240101"))
     write(tmp_path / "dumps", "2025-03-01/shop_20240101.sql", LOST, script("y", database="shop_20240101"))

@@ -125,6 +125,13 @@ def test_a_header_from_the_future_is_not_used() -> None:
     assert (chosen.at, chosen.source) == (NOW, HEADER)
 
 
+def test_a_directory_counts_against_a_header_if_a_pattern_says_so() -> None:
+    name = NameTimes([], timezone.utc, ["%Y-%m-%d"], now=NOW).of("2026-01-31/a.dump")
+    assert isinstance(name, NameTime)
+    chosen = choose_time(header=naive(DAY), name=name, modified=LOST, zone=timezone.utc, now=NOW)
+    assert (chosen.at, chosen.source) == (datetime(2026, 1, 31, 12, tzinfo=timezone.utc), NAME)
+
+
 def test_the_limit_between_header_and_name() -> None:
     name = named("a_2025-03-01_0200.dump")
     for apart, source in ((TOLERANCE, HEADER), (TOLERANCE + timedelta(seconds=1), NAME)):
