@@ -154,13 +154,12 @@ class PgBackupHook(BaseHook):
     @staticmethod
     def _ask_token(hook: PostgresHook, connection: Connection) -> tuple[str, str, int]:
         """Return the user, a new token as the password, and the port."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             user, token, port = hook.get_iam_token(connection)
-        except (BotoCoreError, ClientError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  each library of AWS and Azure has its own
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ConnectError(
-                f"no IAM token for connection {connection.conn_id}: {' '.join(str(error).split())}",
+                f"no IAM token for connection {connection.conn_id}: {reason}",
                 hint="Check aws_conn_id or azure_conn_id in its extras, and the permissions of that role.",
             ) from None
         _mask(token)

@@ -261,6 +261,26 @@ def test_no_iam_token(connection: Callable[..., None], monkeypatch: pytest.Monke
         PgBackupHook("db").get_conninfo()
 
 
+def test_no_token_for_a_reason_of_azure(connection: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries raise errors that derive from Exception only."""
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+    class CredentialUnavailableError(Exception):
+        pass
+
+    def fail(*_: object) -> None:
+        raise CredentialUnavailableError("no managed identity endpoint found\n")
+
+    monkeypatch.setattr(PostgresHook, "get_iam_token", fail)
+    connection(host="db.postgres.database.azure.com", login="backup", extra={"iam": True, "azure_conn_id": "azure"})
+    with pytest.raises(
+        ConnectError, match=r"no IAM token for connection db: no managed identity endpoint found\. HINT"
+    ):
+        PgBackupHook("db").get_conninfo()
+
+
 def test_parameters_show_no_secret(server18: PostgresServer, postgres_connection: Any, assert_no_canary: Any) -> None:
     from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 

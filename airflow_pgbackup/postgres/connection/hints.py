@@ -27,7 +27,13 @@ _TABLE: list[tuple[str, str]] = [
         "Add a line for this user, database and address to the server's pg_hba.conf, and reload it.",
     ),
     (
-        r"(?:Peer|Ident|LDAP|PAM|RADIUS|GSSAPI|OAuth bearer|certificate) authentication failed for user",
+        r"PAM authentication failed for user",
+        "Check the user and password at the server's PAM service. With iam (Amazon RDS): grant rds_iam to the user, "
+        "allow rds-db:connect for this user in the role's policy, and check region and host name: the token is signed "
+        "for them.",
+    ),
+    (
+        r"(?:Peer|Ident|LDAP|RADIUS|GSSAPI|OAuth bearer|certificate) authentication failed for user",
         "The server does not identify this user by a password: see its pg_hba.conf, or connect as the user it expects.",
     ),
     (

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 ANY = "*"
 
+_RETRY_SECONDS = 30.0  # after a renewal that failed: the old password is valid for a few minutes more
+
 
 @contextmanager
 def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> Iterator[Path | None]:
@@ -112,18 +114,22 @@ def _write(path: Path, text: str) -> None:
 @contextmanager
 def _renewed(path: Path, params: ConnectionParams) -> Iterator[None]:
     """Replace the file every ``renew_every`` seconds: pg_dumpall connects anew for every database."""
-    if not params.renew_every:
+    every = params.renew_every
+    if not every:
         yield
         return
     ended = threading.Event()
     writing = threading.Lock()
 
     def renew() -> None:
-        while not ended.wait(params.renew_every) and path.exists():  # the tool's leader removes it
+        pause = every
+        while not ended.wait(pause) and path.exists():  # the tool's leader removes it
             try:
                 text = _renewed_text(params)
+                pause = every
             except Exception as error:  # noqa: BLE001  the old password may still work; if not, the tool reports it
                 log.warning("could not renew the password of %s: %s", params.label, type(error).__name__)
+                pause = min(every, _RETRY_SECONDS)
                 continue
             with writing:
                 if not ended.is_set():

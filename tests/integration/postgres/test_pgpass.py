@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -28,6 +30,7 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConnectError, ToolError
+from airflow_pgbackup.postgres.connection import pgpass
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams, literal_dbname
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.keywords import variables
@@ -503,6 +506,31 @@ def test_a_short_lived_password_is_renewed_while_a_tool_runs(server: PostgresSer
             process.wait()
         assert not Path(env["PGPASSFILE"]).exists()
         assert both(params) == [user, "postgres"]
+
+
+def test_a_renewal_that_fails_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old password is valid for a few minutes more."""
+    answers: Iterator[str | None] = iter(["first", None, "second", "third"])
+    waits: list[float] = []
+    done = threading.Event()
+
+    class Waits(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            if len(waits) == 4:
+                done.set()
+            return len(waits) == 4
+
+    def password() -> str:
+        if answer := next(answers):
+            return answer
+        raise OSError("the token service is down")
+
+    patched = SimpleNamespace(Event=Waits, Lock=threading.Lock, Thread=threading.Thread)
+    monkeypatch.setattr(pgpass, "threading", patched)
+    with pgpass_file(ConnectionParams({"host": "h"}, password=password, renew_every=600.0)):
+        assert done.wait(60)
+    assert waits == [600.0, 30.0, 600.0, 600.0]
 
 
 def test_a_renewal_that_fails_leaves_the_old_password(

@@ -57,6 +57,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         (AT + 'root certificate file "/root.crt" does not exist', "sslrootcert"),
         (AT + 'server certificate for "a" does not match host name "b"', "another name"),
         (AT + "SSL error: certificate verify failed", "not signed by a CA"),
+        (AT + 'FATAL:  PAM authentication failed for user "backup"', "grant rds_iam"),
         (AT + 'private key file "/k" has group or world access; file must have permissions', "chmod 0600"),
         (AT + "FATAL:  connection requires a valid client certificate", "sslcert"),
         (AT + "SSL error: tlsv13 alert certificate required", "sslcert"),
