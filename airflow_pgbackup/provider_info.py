@@ -104,8 +104,8 @@ def get_provider_info() -> dict[str, Any]:
                         default="2000000",
                     ),
                     "compress_by": _option(
-                        "Who compresses dumps in custom format: airflow-pgbackup, on all cores, or pg_dump, on one. "
-                        "The format of the archive is the same.",
+                        "Who compresses dumps in custom format: airflow-pgbackup, on up to 4 cores, or pg_dump, on "
+                        "one. The format of the archive is the same.",
                         default="airflow-pgbackup",
                         example="pg_dump",
                     ),

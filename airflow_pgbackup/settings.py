@@ -61,7 +61,7 @@ class Settings:
     """Where private copies are made when a tool opens an artifact by its name; empty for the system's directory."""
 
     compress_by: str = "airflow-pgbackup"
-    """Who compresses custom archives: ``airflow-pgbackup`` on all cores, or ``pg_dump`` itself on one core."""
+    """Who compresses custom archives: ``airflow-pgbackup`` on up to 4 cores, or ``pg_dump`` itself on one core."""
 
     recipients: tuple[str, ...] = ()
     """The public keys of age to which new artifacts are encrypted, separated by commas or newlines; empty: none are."""

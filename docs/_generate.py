@@ -4,6 +4,8 @@ A page asks for a table by a pair of comments; the text between them is replaced
 
     <!-- generated: parameters airflow_pgbackup.operators.dump PgDumpAllOperator PgDumpOperator -->
     <!-- end -->
+    <!-- generated: pipeline pg_backup -->
+    <!-- end -->
     <!-- generated: options DumpAllOptions database -->
     <!-- end -->
     <!-- generated: excluded DumpOptions -->
@@ -18,8 +20,9 @@ A page asks for a table by a pair of comments; the text between them is replaced
     <!-- end -->
 
 ``parameters`` are those of the first class's constructor; each is described by the first of the classes whose docstring
-mentions it. ``options`` are the tables of :mod:`airflow_pgbackup.postgres.options`, without the fields named after the
-class. ``excluded`` are the flags that are not offered as parameters. ``restorability`` are the problems of
+mentions it. ``pipeline`` are those of a task group of :mod:`airflow_pgbackup.pipelines`. ``options`` are the tables
+of :mod:`airflow_pgbackup.postgres.options`, without the fields named after the class. ``excluded`` are the flags that
+are not offered as parameters. ``restorability`` are the problems of
 :mod:`airflow_pgbackup.backup.check.restorability_problems`, as a table and one by one. ``awkward`` is the table of the
 tests of awkward databases. ``settings`` are the keys of a part of a mapping of servers, whose JSON Schema is written,
 too.
@@ -32,9 +35,10 @@ import inspect
 import json
 import re
 import runpy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from airflow_pgbackup import pipelines
 from airflow_pgbackup.backup.check.restorability_problems import PROBLEMS, RestorabilityProblem
 from airflow_pgbackup.pipelines.fleet import model
 from airflow_pgbackup.postgres import options
@@ -43,7 +47,7 @@ from airflow_pgbackup.postgres.options.tool import ToolOptions
 from airflow_pgbackup.postgres.tools.capabilities import OLDEST_MAJOR
 
 _BLOCK = re.compile(r"(<!-- generated: (\w+) (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-_PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *$|\Z)", re.DOTALL | re.MULTILINE)
+_PARAM = re.compile(r"^ *:param (\w+): (.*?)(?=^ *:param |^ *:return|^ *:raises |^ *$|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def generated(page: str) -> str:
@@ -61,6 +65,8 @@ def _table(kind: str, arguments: list[str]) -> str:
         return _awkward()
     if kind == "settings":
         return _settings(getattr(model, arguments[0]))
+    if kind == "pipeline":
+        return _pipeline(getattr(pipelines, arguments[0]).function)
     if kind == "restorability":
         return _problems() if arguments == ["table"] else "".join(map(_problem, PROBLEMS.values()))
     module = importlib.import_module(arguments[0])
@@ -120,6 +126,16 @@ def _parameters(classes: list[type]) -> str:
             if name in described
         ),
     )
+
+
+def _pipeline(function: Callable[..., object]) -> str:
+    described = dict(_PARAM.findall(inspect.getdoc(function) or ""))
+    rows = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        others = parameter.kind is parameter.VAR_KEYWORD
+        default = "" if others else "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+        rows.append((f"`**{name}`" if others else f"`{name}`", default, _markdown(described[name])))
+    return _rows(("parameter", "default", "description"), rows)
 
 
 def _options(tool: type[ToolOptions], without: Iterable[str] = ()) -> str:

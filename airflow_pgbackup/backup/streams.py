@@ -66,7 +66,7 @@ class Meter(CountingReader):
 def compressed(source: Readable, method: str, level: int | None) -> PieceReader:
     """Compress a dump in plain format, which pg_dumpall cannot and pg_dump before 16 does slowly.
 
-    :param method: ``zstd`` (on all cores) or ``gzip``.
+    :param method: ``zstd`` (on up to 4 cores) or ``gzip``.
     :param level: None is zstd 3 or gzip 1, the best balance of speed and size measured in
         ``docs/explanation/performance.md``.
     """

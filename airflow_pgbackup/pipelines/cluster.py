@@ -56,7 +56,8 @@ def pg_cluster_backup(
         ``postgres_default``.
     :param server: the first part of the series, by default the connection id.
     :param databases: names and patterns of the databases to dump; see
-        :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`. :param exclude: of those to leave out.
+        :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`.
+    :param exclude: names and patterns of those to leave out.
     :param aws_conn_id: for ``repository``, if it is on S3.
     :param init_repository: create the repositories if they do not exist. For the first use only.
     :param with_globals: dump roles and tablespaces too, with ``pg_dumpall --globals-only``; role passwords only if the

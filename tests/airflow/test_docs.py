@@ -20,7 +20,9 @@ import yaml
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.cli.arguments import S3_VARIABLE
 from airflow_pgbackup.cli.definition import COMMANDS
+from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, REPOSITORY_VARIABLE
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -78,6 +80,7 @@ def test_the_schema_of_a_mapping_is_up_to_date_and_knows_the_example(generate: A
         ("verify", "verify", "PgBackupVerifyOperator"),
         ("upload", "upload", "PgBackupUploadOperator"),
         ("restore", "restore", "PgRestoreOperator"),
+        ("report", "report", "PgBackupReportOperator"),
     ],
 )
 def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:
@@ -90,6 +93,41 @@ def test_a_page_has_every_parameter(page: str, module: str, name: str) -> None:
     ]
     missing = [parameter for parameter in own if f"| `{parameter}` |" not in text and f"`{parameter}=" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", ["pg_backup", "pg_cluster_backup", "pg_refresh"])
+def test_the_page_of_the_task_groups_has_every_parameter(name: str) -> None:
+    from airflow_pgbackup import pipelines
+
+    text = (DOCS / "reference" / "pipelines.md").read_text().split(f"<!-- generated: pipeline {name} -->")[1]
+    table = text.partition("<!-- end -->")[0]
+    own = inspect.signature(getattr(pipelines, name).function).parameters
+    assert re.findall(r"^\| `\**(\w+)` \|", table, re.MULTILINE) == list(own)
+
+
+def test_every_operator_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = {path.stem for path in (ROOT / "airflow_pgbackup" / "operators").glob("[a-z]*.py")}
+    operators = {
+        name
+        for module in named
+        for name in vars(importlib.import_module(f"airflow_pgbackup.operators.{module}"))
+        if re.fullmatch(r"Pg\w+Operator", name) and name != "PgBackupOperator"
+    }
+    assert len(operators) > 10
+    assert {name for name in operators if f"| [`{name}`](" not in text} == set()
+
+
+def test_the_metrics_name_every_operator() -> None:
+    page = (DOCS / "guides" / "monitoring.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page.split("is the module of the operator:")[1].partition("`level`")[0]))
+    assert named == {path.stem for path in (ROOT / "airflow_pgbackup" / "operators").glob("[a-z]*.py")}
+
+
+def test_the_variables_of_the_command_line_are_beside_the_settings() -> None:
+    page = (DOCS / "reference" / "configuration.md").read_text()
+    variables = {REPOSITORY_VARIABLE, S3_VARIABLE, DEBUG_VARIABLE}
+    assert {name for name in variables if f"| `{name}` |" not in page} == set()
 
 
 def calls(name: str) -> Iterator[tuple[str, ast.Call]]:

@@ -178,7 +178,7 @@ class Drill(Part):
     schedule: Cron = Field(description="cron expression, in the server's time zone")
     max_size: Size = Field(
         default=50 << 30,
-        description="rehearse as many backups as fit into this",
+        description="rehearse as many backups as fit into this, and in addition a larger one in its turn",
         json_schema_extra={"default": "50GiB"},
     )
     scratch_conn_id: Name | None = Field(default=None, description="rehearse on this server instead of on the worker")
