@@ -16,6 +16,7 @@ The DAG processor and the API server import this module, so it imports no provid
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
@@ -23,6 +24,7 @@ from urllib.parse import SplitResult
 from airflow.sdk import Asset, AssetAlias
 
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+from airflow_pgbackup.text import printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,6 +39,8 @@ VERIFIED = AssetAlias("pgbackup-verified")
 
 REFRESHED = AssetAlias("pgbackup-refreshed")
 """Any database that a refresh task has given the contents of a backup."""
+
+_info = printing(logging.getLogger(__name__).info)
 
 _SCHEME = "pgbackup"
 _REFRESHED = "refreshed=yes"
@@ -109,6 +113,9 @@ def emit(
 ) -> None:
     """Let the task emit the event of a backup. Airflow records it when the task succeeds, and never before.
 
+    Without an event of the same asset and backup that started the run: a DAG that verifies the backup whose
+    verification it waits for would start itself without end.
+
     :param backup: its reference, which holds no secret: the ``extra`` of the event has it, the level, and the figures.
     :param figures: ``rows``, ``duration_seconds`` and ``restore_seconds``, for the ``extra``.
     """
@@ -120,14 +127,31 @@ def emit(
         "sha256": backup.get("sha256"),
         **figures,
     }
-    context["outlet_events"][alias].add(asset, extra=extra)
+    if not _started_by(context, asset, backup):
+        context["outlet_events"][alias].add(asset, extra=extra)
 
 
 def emit_refreshed(context: Context, asset: Asset, refreshed: Mapping[str, Any]) -> None:
-    """Let the task emit the event of a refreshed database. Airflow records it when the task succeeds.
+    """Let the task emit the event of a refreshed database, as :func:`emit` does.
 
     :param refreshed: what the refresh returned, which holds no secret: the ``extra`` of the event has the backup's
         reference, the database, rows, bytes and duration.
     """
     extra = {name: refreshed[name] for name in ("database", "replaced", "rows", "database_bytes", "duration_seconds")}
-    context["outlet_events"][REFRESHED].add(asset, extra={"backup": dict(refreshed["reference"]), **extra})
+    if not _started_by(context, asset, refreshed["reference"]):
+        context["outlet_events"][REFRESHED].add(asset, extra={"backup": dict(refreshed["reference"]), **extra})
+
+
+def _started_by(context: Context, asset: Asset, backup: Mapping[str, object]) -> bool:
+    """Return whether an event of this asset and backup started the run, and log it."""
+
+    def same(of_event: object) -> bool:
+        names = ("repository_uuid", "id")
+        return isinstance(of_event, Mapping) and all(of_event.get(name) == backup.get(name) for name in names)
+
+    triggering = (context.get("triggering_asset_events") or {}).values()
+    started = [event for events in triggering for event in events if event.asset.uri == asset.uri]
+    if not any(same((event.extra or {}).get("backup")) for event in started):
+        return False
+    _info(f"emitting no event of {asset.uri}: one of this backup started the run")
+    return True

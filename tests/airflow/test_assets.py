@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.sdk import Asset
 
-from airflow_pgbackup.assets import DUMPED, VERIFIED, backup_asset, normalize_uri
+from airflow_pgbackup.assets import (
+    DUMPED,
+    VERIFIED,
+    backup_asset,
+    emit,
+    emit_refreshed,
+    normalize_uri,
+    refreshed_asset,
+)
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -96,6 +104,65 @@ def test_the_uri_is_that_of_the_series() -> None:
 def test_airflow_refuses_a_uri_that_would_have_no_events(uri: str) -> None:
     with pytest.raises(ValueError, match=r"not the URI of a backup asset.*HINT: Use backup_asset"):
         Asset(uri)
+
+
+class Outlets(dict[Any, Any]):
+    """As the ``outlet_events`` of a context: keeps the assets of the events that a task adds."""
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+
+    def __missing__(self, alias: object) -> Outlets:
+        return self
+
+    def add(self, asset: Asset, extra: dict[str, Any]) -> None:
+        self.uris.append(asset.uri)
+
+
+def started_by(*events: tuple[str, dict[str, str]]) -> tuple[Any, Outlets]:
+    """Return the context of a run that events of these assets and backups started, and its outlets."""
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult as Event
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    made = [
+        Event.model_validate(
+            {
+                "asset": {"name": uri, "uri": uri, "extra": {}},
+                "extra": {"backup": backup},
+                **dict.fromkeys(("source_task_id", "source_dag_id", "source_run_id", "source_map_index")),
+                "source_aliases": [{"name": VERIFIED.name}],
+                "timestamp": "2026-11-29T02:00:00Z",
+            }
+        )
+        for uri, backup in events
+    ]
+    outlets = Outlets()
+    return {"outlet_events": outlets, "triggering_asset_events": TriggeringAssetEventsAccessor.build(made)}, outlets
+
+
+def test_no_run_starts_its_own_dag_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    backup = {"series": "prod/app", "id": "20261129T020000Z-abcdef", "repository_uuid": "one"}
+    rehearsed, archived = (backup_asset("prod", "app", level).uri for level in ("restore", "archive"))
+
+    def verify(*events: tuple[str, dict[str, str]]) -> list[str]:
+        context, outlets = started_by(*events)
+        emit(context, VERIFIED, backup, "restore", {})
+        return outlets.uris
+
+    with caplog.at_level("INFO"):
+        assert verify((archived, backup), (rehearsed, backup)) == []
+    assert caplog.messages == [f"emitting no event of {rehearsed}: one of this backup started the run"]
+    assert verify((archived, backup)) == [rehearsed]
+    assert verify((rehearsed, {**backup, "id": "20261128T020000Z-abcdef"})) == [rehearsed]
+    assert verify((rehearsed, {**backup, "repository_uuid": "copies"})) == [rehearsed]
+    assert verify() == [rehearsed]
+
+    refreshed = {"reference": backup, **dict.fromkeys(("replaced", "rows", "database_bytes", "duration_seconds"))}
+    staging = refreshed_asset("staging", "app")
+    for started, expected in ((archived, [staging.uri]), (staging.uri, [])):
+        context, outlets = started_by((started, backup))
+        emit_refreshed(context, staging, {**refreshed, "database": "app"})
+        assert outlets.uris == expected
 
 
 def test_the_handler_is_registered() -> None:
