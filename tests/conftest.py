@@ -23,6 +23,7 @@ from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.repository.s3 import parts
 from airflow_pgbackup.repository.s3.options import S3Options
 from tests import sampling
 from tests.in_memory import keep_temporary_files_in_memory
@@ -37,6 +38,9 @@ settings.register_profile("house", deadline=None, derandomize=True, suppress_hea
 settings.load_profile("house")
 
 keep_temporary_files_in_memory()
+
+# Without the minutes for which a part of an upload is sent again, the tests of lasting faults end.
+parts.PATIENCE = 0.0
 
 # Each session of boto3 reads what botocore knows of S3 and its endpoints: for each client a tenth of a second.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)

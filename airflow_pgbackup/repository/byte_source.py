@@ -36,8 +36,7 @@ class ByteSource:
         self._hash = hashlib.sha256() if digest or sha256 is not None else None
 
     def read(self, size: int, /) -> bytes:
-        if self._cancel is not None:
-            self._cancel.check()
+        self.check_flag()
         data = self._reader.read(size)
         # A raw pipe or socket returns what it has. The writers take a short chunk for the end of the stream.
         if 0 < len(data) < size:
@@ -68,6 +67,13 @@ class ByteSource:
                 f"checksum mismatch: expected sha256 {self._expected}, found {self.sha256}",
                 hint="The source is damaged, or has changed: verify it.",
             )
+        self.check_flag()
+
+    def check_flag(self) -> None:
+        """Check the cancel flag.
+
+        :raises Canceled: the caller was asked to stop.
+        """
         if self._cancel is not None:
             self._cancel.check()
 

@@ -20,6 +20,9 @@ sys.path.append(str(Path(__file__).parents[1] / "faults"))
 from faulty_files import FaultyFiles
 
 from airflow_pgbackup.cli import main
+from airflow_pgbackup.repository.s3 import parts
+
+parts.PATIENCE = 10.0  # otherwise a lasting fault takes minutes
 
 if __name__ == "__main__":
     order = json.loads(sys.argv[1])

@@ -29,6 +29,7 @@ from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
+    Canceled,
     ConfigurationError,
     OutcomeUnknown,
     RepositoryError,
@@ -39,6 +40,7 @@ from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.repository.s3 import copying, parts
 from airflow_pgbackup.repository.s3.commit import TOKEN
 from airflow_pgbackup.repository.s3.options import S3Options
 
@@ -239,6 +241,74 @@ def test_an_upload_fails_and_nothing_is_left(
     assert store.uploads() == []
 
 
+def without_retries(store: Store) -> Repository:
+    """A repository whose client sends each request once."""
+    client = store.client(retries={"max_attempts": 0})
+    repository = store.open(lambda: client)
+    repository.init()
+    return repository
+
+
+@pytest.mark.parametrize("kind", ["answer", "reset"])
+def test_an_upload_survives_an_outage_longer_than_botos_retries(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    repository = without_retries(store)
+    monkeypatch.setattr(parts, "PATIENCE", 60.0)
+    monkeypatch.setattr(parts, "PAUSE", 0.1)
+    fault = store.proxy.fault("UploadPart", kind, times=6, skip=1)
+    with caplog.at_level(logging.WARNING):
+        repository.write(KEY, io.BytesIO(LARGE))
+    assert fault.hits == 6
+    assert store.visible() == LARGE
+    assert f"of s3://{store.bucket}/pg/{KEY} failed" in caplog.text
+
+
+class Stopped:
+    """A cancel flag that is set once the store has refused some requests."""
+
+    def __init__(self, proxy: FaultyS3) -> None:
+        self.proxy = proxy
+
+    def check(self) -> None:
+        if self.proxy.count("UploadPart") + self.proxy.count("UploadPartCopy") > 2:
+            raise Canceled("asked to stop")
+
+
+@pytest.mark.parametrize("how", ["write", "copy", "interrupt"])
+def test_an_upload_ends_during_an_outage_when_it_is_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    class Dies(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            while self.tell() and not store.proxy.count("UploadPart"):
+                time.sleep(0.01)
+            if self.tell():
+                raise RuntimeError("pg_dump failed (exit 1)")
+            return super().read(size)
+
+    monkeypatch.setattr(copying, "COPY_PART", 5 * MIB)
+    repository = without_retries(store)
+    repository.write(f"{KEY}.source", io.BytesIO(LARGE))
+    store.proxy.calls.clear()
+    monkeypatch.setattr(parts, "PATIENCE", 3600.0)
+    monkeypatch.setattr(parts, "PAUSE", 1800.0)
+    for operation in ("UploadPart", "UploadPartCopy"):
+        store.proxy.fault(operation, "answer", times=ALWAYS)
+    stopped = Stopped(store.proxy)
+    ways: dict[str, Callable[[], object]] = {
+        "write": lambda: repository.write(KEY, io.BytesIO(LARGE), cancel=stopped),
+        "copy": lambda: repository.copy_from(repository, f"{KEY}.source", KEY, cancel=stopped),
+        "interrupt": lambda: repository.write(KEY, Dies(LARGE)),
+    }
+    begun = time.monotonic()
+    with pytest.raises(RuntimeError if how == "interrupt" else Canceled):
+        ways[how]()
+    assert time.monotonic() - begun < 60
+    assert store.visible() is None
+    assert store.uploads() == []
+
+
 @pytest.mark.parametrize("kind", ["answer", "reset", "corrupt"])
 def test_a_small_write_fails_and_nothing_is_left(store: Store, repository: Repository, kind: str) -> None:
     store.proxy.fault("PutObject", kind, times=ALWAYS)
@@ -330,6 +400,26 @@ def test_a_store_whose_object_differs_from_what_was_sent(store: Store, repositor
     store.proxy.fault("HeadObject", "shrink", skip=1, times=ALWAYS)
     with pytest.raises(RepositoryError, match=rf"differs from what was sent: 1 of {len(data)} bytes"):
         repository.write(KEY, io.BytesIO(data))
+    assert store.visible() is None
+
+
+@pytest.mark.parametrize(
+    ("checksum", "differs"),
+    [("Tdo0TA==", False), ("Tdo0TA==-3", True)],
+    ids=["of the complete object", "composite"],
+)
+def test_the_checksum_of_an_object_in_parts(store: Store, repository: Repository, checksum: str, differs: bool) -> None:
+    """Stores may answer with the checksum of the complete object, or leave out the number of parts as Garage does."""
+    client = store.client()
+    client.meta.events.register("after-call.s3.HeadObject", lambda parsed, **_: parsed.update(ChecksumCRC32=checksum))
+    repository = store.open(lambda: client)
+    if not differs:
+        assert repository.write(KEY, io.BytesIO(LARGE)).size == len(LARGE)
+        assert store.visible() == LARGE
+        return
+    with pytest.raises(RepositoryError, match=r"expected checksum .*, found Tdo0TA==-3") as caught:
+        repository.write(KEY, io.BytesIO(LARGE))
+    assert "request_checksum_calculation" in (caught.value.hint or "")
     assert store.visible() is None
 
 

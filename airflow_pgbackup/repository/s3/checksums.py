@@ -44,3 +44,12 @@ def composite_of(parts: list[dict[str, Any]], algorithm: str | None) -> str | No
         return None
     checksum = checksum_of(b"".join(base64.b64decode(str(value)) for value in values), algorithm)
     return f"{checksum}-{len(parts)}" if checksum else None
+
+
+def differ(expected: str, stored: str) -> bool:
+    """Return whether two checksums prove that the bytes differ.
+
+    A composite checksum cannot be compared with one of the complete object, which is all that some stores have. Garage
+    writes a composite one in the form of the other.
+    """
+    return ("-" in expected) == ("-" in stored) and expected != stored

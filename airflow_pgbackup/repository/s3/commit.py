@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.s3.bucket import Bucket
-from airflow_pgbackup.repository.s3.errors import NotRenewed, code_of, refused, status_of
+from airflow_pgbackup.repository.s3.checksums import differ
+from airflow_pgbackup.repository.s3.errors import WITHOUT_CHECKSUMS, NotRenewed, code_of, refused, status_of
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,13 @@ class Commit:
             raise AlreadyExists(f"{self._what} was written by another writer at the same time")
         stored = head.get(f"Checksum{self._bucket.algorithm}")
         found = head["ContentLength"]
-        if found != size or (checksum and stored and stored != checksum):
+        if found != size or (checksum and stored and differ(checksum, stored)):
             differs = f"{self._what} differs from what was sent: " + (
                 f"{found} of {size} bytes" if found != size else f"expected checksum {checksum}, found {stored}"
             )
             hint = "Check the store, and any proxy before it, for damage; no other tool may write to this key."
+            if found == size:
+                hint = f"{hint} {WITHOUT_CHECKSUMS}"
             if self.is_ours(head):
                 self._remove_damaged(differs, hint)
             raise RepositoryError(differs, hint=hint)

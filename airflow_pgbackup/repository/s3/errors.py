@@ -49,7 +49,7 @@ _LOCK = (
     "or remove request_checksum_calculation=when_required."
 )
 NO_LOCK = "Enable versioning and object lock for the bucket, or remove lock_for."
-_CHECKSUMS = (
+WITHOUT_CHECKSUMS = (
     "The store may not know the checksums that boto3 sends by default: set "
     '{"config_kwargs": {"request_checksum_calculation": "when_required", '
     '"response_checksum_validation": "when_required"}} in the AWS connection, or for the command line '
@@ -88,7 +88,7 @@ _CODES: dict[str, tuple[str, str | None]] = {
     "500": ("the store had an internal error", "Retry later."),
     "RequestTimeout": ("the store gave up waiting for data", "Retry later."),
     "BadDigest": (_DAMAGED, "Retry, and check proxies in between."),
-    "XAmzContentSHA256Mismatch": (_DAMAGED, f"Retry, and check proxies in between. {_CHECKSUMS}"),
+    "XAmzContentSHA256Mismatch": (_DAMAGED, f"Retry, and check proxies in between. {WITHOUT_CHECKSUMS}"),
     "XAmzContentChecksumMismatch": (_DAMAGED, "Retry, and check proxies in between."),
     "IncompleteBody": ("the data did not arrive completely", "Retry."),
     "PreconditionFailed": ("the object has changed since it was listed", None),
@@ -104,7 +104,7 @@ _CODES: dict[str, tuple[str, str | None]] = {
     ),
     "NotImplemented": (
         "the store does not implement the request",
-        f"{_CHECKSUMS} Leave out the extra arguments that it does not know.",
+        f"{WITHOUT_CHECKSUMS} Leave out the extra arguments that it does not know.",
     ),
     "QuotaExceeded": ("the quota of the store is used up", "Prune, or raise the quota."),
     "InsufficientStorage": ("the store is full", "Prune, or add storage."),
@@ -121,6 +121,13 @@ def status_of(error: BaseException) -> int:
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_outage(error: BaseException) -> bool:
+    """Return whether the store did not answer, or answered that it cannot do anything at the moment."""
+    if isinstance(error, ClientError):
+        return status_of(error) in (500, 502, 503, 504) or code_of(error) in THROTTLED
+    return isinstance(error, HTTPClientError | S3ConnectionError)
 
 
 class NotRenewed(BotoCoreError):
@@ -212,7 +219,7 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
     elif hint == _PERMISSIONS and error.operation_name == "CopyObject":
         hint = _COPY
     elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):
-        hint = _CHECKSUMS
+        hint = WITHOUT_CHECKSUMS
     region = _region(error.response)
     if hint == _REGION:
         hint = f"Set {store('region_name')}{f' to {region}' if region else ''}."

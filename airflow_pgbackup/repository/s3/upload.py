@@ -139,7 +139,7 @@ class Upload:
             return part_entry(number, answer["CopyPartResult"])
 
         upload = self._create(metadata)
-        parts = Parts(self._bucket, send)
+        parts = Parts(self._bucket, self.what, send, check)
         try:
             for number, start in enumerate(range(0, size, part), 1):
                 parts.add(number, f"bytes={start}-{min(start + part, size) - 1}", 0)
@@ -172,7 +172,7 @@ class Upload:
             return part_entry(number, answer)
 
         upload = self._create(self._metadata)
-        parts = Parts(self._bucket, send)
+        parts = Parts(self._bucket, self.what, send, source.check_flag)
         try:
             data = first.pop()
             while data:
