@@ -128,12 +128,12 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
         return _of_series(backup.get("repository"), aws_conn_id, backup.get("series"))
     if repository is None:
         return None
+    if kind in ("restore", "refresh", "_choose_backup"):  # their connection is that of the target
+        return _of_series(repository, aws_conn_id, argument("series"))
     server = text("server") or text("postgres_conn_id")
     everything = Target(repository=repository, aws_conn_id=aws_conn_id, server=server)
     if mapped:
         return everything
-    if kind == "restore":
-        return _of_series(repository, aws_conn_id, argument("series"))
     if kind == "backup_set":
         discovery = argument("discovery")
         server = discovery.get("server") if isinstance(discovery, Mapping) else None

@@ -253,6 +253,31 @@ pg_backup(postgres_conn_id="db", {source}, repository="file:///r", prune={prune}
     assert (target.name, target.is_one_series) == (name, True)
 
 
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        'pg_refresh(postgres_conn_id="staging", repository="file:///r", series="prod/app")',
+        'pg_refresh(level="restore", postgres_conn_id="staging", repository="file:///r", series="prod/app")',
+        'PgRefreshOperator.partial(task_id="many", repository="file:///r", series="prod/app")'
+        '.expand(postgres_conn_id=["staging", "demo"])',
+        'PgRestoreOperator.partial(task_id="many", repository="file:///r", series="prod/app", mode="create")'
+        '.expand(postgres_conn_id=["staging", "demo"])',
+    ],
+)
+def test_refreshes_and_restores_are_about_the_series_they_read(tasks: str, load_dag: Callable[..., Any]) -> None:
+    dag = load_dag(f"""
+from airflow_pgbackup.operators.refresh import PgRefreshOperator
+from airflow_pgbackup.operators.restore import PgRestoreOperator
+from airflow_pgbackup.pipelines import pg_refresh
+{tasks}
+""")
+    (target,) = targets_of({"dag": dag, "run_id": "r", "reason": "task_failure"})
+    assert (target.name, target.is_one_series) == ("prod/app", True)
+    for task in dag.tasks:
+        if task.task_id != "pg_refresh.verify":
+            assert targets_of({"ti": SimpleNamespace(task=task), "exception": ValueError()}) == [target]
+
+
 def test_mapped_tasks_each_with_their_series(
     database: ConnectionParams, folder: Path, chat: Any, run_dag: RunDag
 ) -> None:
