@@ -659,6 +659,7 @@ def test_a_dropped_database_ages_by_the_backups_of_its_server() -> None:
     policy = Policy(keep_daily=3, keep_within=timedelta(hours=30), time_zone="Asia/Tokyo")
     # 20:00 UTC is the 21st in Tokyo. Of the 19th there is also a backup, an hour older; of the 18th one as old.
     gone = [
+        datetime(2026, 11, 21, 2, tzinfo=timezone.utc),
         datetime(2026, 11, 20, 20, tzinfo=timezone.utc),
         backups[0].started_at + timedelta(hours=1),
         backups[1].started_at,
