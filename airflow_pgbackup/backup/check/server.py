@@ -113,7 +113,8 @@ def check_pooler(connection: ConnectionParams, findings: Findings) -> None:
             "pooler",
             f"{connection.label} is {described(mode)}",
             "Connect to PostgreSQL directly. If that is impossible, set query_timeout, idle_transaction_timeout and "
-            "server_lifetime of the pooler to more than a dump takes.",
+            "server_lifetime of the pooler to more than a dump takes. PgBouncer also needs ignore_startup_parameters = "
+            "options. It then drops bytea_output = hex, which a dump needs: set it for the role (ALTER ROLE … SET).",
         )
     elif mode is not None:
         findings.error("pooler_transactions", f"{connection.label} is {described(mode)}", DIRECT_HINT)

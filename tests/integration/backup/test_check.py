@@ -228,6 +228,7 @@ def test_a_pooler_in_session_mode(own: PostgresServer, fresh_database: Fresh, tm
     found = behind_pooler(fresh_database(own, None, *FILL), own, tmp_path, "session")
     assert list(found) == ["pooler"]
     assert found["pooler"].severity == "warning"
+    assert "ignore_startup_parameters = options" in found["pooler"].hint
 
 
 def behind_pooler(database: ConnectionParams, server: PostgresServer, folder: Path, mode: str) -> dict[str, Finding]:
