@@ -166,6 +166,11 @@ _TABLE: list[tuple[str, str]] = [
         "A standby canceled the dump to continue replaying WAL: dump from the primary, "
         "or raise max_standby_streaming_delay on the standby.",
     ),
+    (
+        r"snapshot \".*\" does not exist|invalid snapshot identifier",
+        "The snapshot is of another server, or the session that exported it has ended: if the connection leads to "
+        "several servers, as through a load balancer, name one of them.",
+    ),
     (r"deadlock detected", "Two sessions waited for each other's locks: retry."),
     (
         r"server version mismatch|aborting because of server version",

@@ -70,6 +70,8 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
             'pg_dump: error: query failed: ERROR:  query would be affected by row-level security policy for table "t"',
             "BYPASSRLS",
         ),
+        ('pg_dump: error: query failed: ERROR:  snapshot "00000003-0000001B-1" does not exist', "name one of them"),
+        ('pg_dump: error: query failed: ERROR:  invalid snapshot identifier: "00000003-1B-1"', "name one of them"),
         (
             "pg_dump: error: query failed: ERROR:  permission denied for large object 16403",
             "the right to read it",
