@@ -19,7 +19,7 @@ period.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -198,9 +198,14 @@ class _Prune:
         earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
         return lambda backups: delayed(decide(backups), earlier, self.now, span)
 
-    def find_temporary(self, prefixes: Iterable[str], grace: timedelta) -> None:
+    def find_temporary(self, prefixes: Sequence[str], grace: timedelta) -> None:
         for prefix in prefixes:
             self.temporary += self.repository.unfinished_writes(grace, prefix=prefix, say=self._note)
+        if prefixes and "" not in prefixes:
+            try:
+                self.temporary += self.repository.old_probes(grace)
+            except RepositoryError as error:  # the role may be limited to the folders
+                self._note(f"probes are not swept: {error.message}")
 
     def tell(self) -> None:
         for decision in self.decisions:

@@ -324,6 +324,10 @@ class Repository(ABC):
         """
 
     @abstractmethod
+    def old_probes(self, older_than: timedelta) -> Sequence[UnfinishedWrite]:
+        """Return the files that :meth:`probe` left that long ago. They are below no folder of a server."""
+
+    @abstractmethod
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
         """Remove unfinished writes that :meth:`unfinished_writes` returned."""
 

@@ -110,6 +110,9 @@ class MemoryRepository(Repository):
         entries = [entry for _, entry in self._store.objects.values() if entry.key.startswith(TEMP_PREFIX)]
         return [UnfinishedWrite(entry.key, entry.modified) for entry in entries if entry.modified <= limit]
 
+    def old_probes(self, older_than: timedelta) -> Sequence[UnfinishedWrite]:
+        return []  # unfinished_writes() has them, whatever the prefix
+
     def remove_unfinished(self, leftovers: Iterable[UnfinishedWrite]) -> None:
         self._delete([leftover.key for leftover in leftovers])
 

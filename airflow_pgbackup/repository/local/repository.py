@@ -112,7 +112,7 @@ class LocalRepository(Repository):
         empty: dict[str, os.stat_result] = {}  # directories in which nothing was found yet
         start = self.local_path(prefix) if prefix else self._root.directory
         with self._root.errors("cannot list", start):
-            for path, status in walk(start):
+            for path, status in self._walk(start):
                 parent, _, name = path.rpartition("/")
                 empty.pop(parent, None)
                 if name.startswith(TEMP_PREFIX):
@@ -138,7 +138,18 @@ class LocalRepository(Repository):
                     shutil.rmtree(path)
             self._root.remove_empty(path if path.is_dir() else path.parent)
 
+    def old_probes(self, older_than: timedelta) -> list[UnfinishedWrite]:
+        limit = time.time() - older_than.total_seconds()
+        with self._root.errors("cannot list", self._root.directory):
+            found = (path for path, _ in self._walk(self._root.directory, deep=False))
+            probes = (path for path in found if Path(path).name.startswith(TEMP_PREFIX))
+            grown = {self._root.key(path): last_grown(path) for path in probes}
+        return [UnfinishedWrite(key, file_time(at)) for key, at in sorted(grown.items()) if at <= limit]
+
     # -- for the base class --------------------------------------------------------------------------------------
+
+    def _walk(self, start: Path, *, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
+        return walk(start, deep=deep, root=start == self._root.directory)
 
     def _not_found(self) -> RepositoryNotFound:
         return self._root.not_found()
@@ -150,7 +161,7 @@ class LocalRepository(Repository):
     def _strangers(self, folder: str) -> Iterator[str]:
         start = self.local_path(folder[:-1]) if folder else self._root.directory
         with self._root.errors("cannot list", start):
-            for path, status in walk(start):
+            for path, status in self._walk(start):
                 name = self._root.key(path)
                 if not (stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and is_key(name))):
                     yield name
@@ -158,7 +169,7 @@ class LocalRepository(Repository):
     def _list(self, folder: str) -> Iterator[Entry]:
         start = self.local_path(folder[:-1]) if folder else self._root.directory
         with self._root.errors("cannot list", start):
-            for path, status in walk(start):
+            for path, status in self._walk(start):
                 if (entry := entry_of(self._root.key(path), status)) is not None:
                     yield entry
             self._root.require()
@@ -166,7 +177,7 @@ class LocalRepository(Repository):
     def _folders(self, folder: str) -> Iterator[str]:
         start = self.local_path(folder[:-1]) if folder else self._root.directory
         with self._root.errors("cannot list", start):
-            found = walk(start, deep=False)
+            found = self._walk(start, deep=False)
             yield from (Path(path).name for path, status in found if stat.S_ISDIR(status.st_mode))
             self._root.require()
 

@@ -15,12 +15,20 @@ from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import TEMP_PREFIX
 from airflow_pgbackup.repository.listing_limits import FEWER, MOST_KEYS
 
+_SYSTEM = (".", "#", "@")
+"""What the names of directories begin with that file servers make: ``.snapshot``, ``.zfs``, ``#snapshot``, ``@eaDir``.
 
-def walk(folder: str | Path, *, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
+They hold earlier copies of everything, which are read-only. No server's folder has such a name, see
+:func:`.encode_segment`.
+"""
+
+
+def walk(folder: str | Path, *, deep: bool = True, root: bool = False) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path and status of everything below a directory, each directory before what it holds.
 
     What disappears meanwhile is skipped; what may not be read is an error.
 
+    :param root: the directory is that of a repository: what the system keeps there is left out.
     :raises RepositoryError: there are more than :data:`MOST_KEYS` files and directories.
     """
     left, folders = MOST_KEYS, [os.fspath(folder)]
@@ -37,6 +45,8 @@ def walk(folder: str | Path, *, deep: bool = True) -> Iterator[tuple[str, os.sta
             # mkfs makes it in the root of an ext volume; only root may read it.
             if child.name == "lost+found":
                 continue
+            if root and _is_of_system(child):
+                continue
             try:
                 status = child.stat(follow_symlinks=False)
             except FileNotFoundError:
@@ -44,6 +54,12 @@ def walk(folder: str | Path, *, deep: bool = True) -> Iterator[tuple[str, os.sta
             yield child.path, status
             if deep and stat.S_ISDIR(status.st_mode) and not child.name.startswith(TEMP_PREFIX):
                 folders.append(child.path)
+        root = False
+
+
+def _is_of_system(child: os.DirEntry[str]) -> bool:
+    ours = child.name.startswith(TEMP_PREFIX)
+    return child.name.startswith(_SYSTEM) and not ours and child.is_dir(follow_symlinks=False)
 
 
 def entry_of(key: str, status: os.stat_result) -> Entry | None:

@@ -149,6 +149,10 @@ class S3Repository(Repository):
                 found += old_probes(self._bucket, self._root, older_than)
         return found
 
+    def old_probes(self, older_than: timedelta) -> Sequence[UnfinishedWrite]:
+        with self._bucket.errors(f"cannot list {self.uri}"):
+            return list(old_probes(self._bucket, self._root, older_than))
+
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
         for unfinished in writes:
             with self._bucket.errors(f"cannot remove the unfinished write of {self.location(unfinished.key)}"):

@@ -216,6 +216,21 @@ def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     assert young.exists()
 
 
+@pytest.mark.parametrize("only", [{}, {"server": "prod"}, {"server": "prod", "databases": ["app"]}], ids=str)
+def test_probes_of_roles_that_may_not_delete_are_swept(tmp_path: Path, only: dict[str, Any]) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    add(repository, 0)
+    old, young = (tmp_path / "pg" / f".pgbackup-tmp-probe-{name}" for name in ("0123456789abcdef", "fedcba9876543210"))
+    for path in (old, young):
+        path.write_bytes(b"probe")
+    days_ago = time.time() - 3 * 86400
+    os.utime(old, (days_ago, days_ago))
+    assert [one["key"] for one in run(repository, series=SeriesSelection(**only))["leftovers"]] == [old.name]
+    assert not old.exists()
+    assert young.exists()
+
+
 def test_folders_that_a_killed_prune_left_empty_are_swept(tmp_path: Path) -> None:
     """Killed when the last file was gone, and before its folder was."""
     root = tmp_path / "pg"

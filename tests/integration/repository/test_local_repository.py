@@ -146,6 +146,19 @@ def test_what_is_no_plain_file(tmp_path: Path, repository: LocalRepository) -> N
         repository.write_bytes("pipe", b"")
 
 
+@pytest.mark.parametrize("name", [".snapshot", ".snapshots", ".zfs", "#snapshot", "@eaDir"])
+def test_snapshots_in_the_root_are_left_out(tmp_path: Path, repository: LocalRepository, name: str) -> None:
+    place = "server/db/20261122T020000Z-3f9ac1"
+    for folder in (tmp_path / "pg" / name / "hourly.0" / place, tmp_path / "pg" / place):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_bytes(b"{}")
+        (folder / ".pgbackup-tmp-0123456789abcdef").write_bytes(b"half a dump")
+    assert [entry.key for entry in repository.list()] == ["repository.json", f"{place}/manifest.json"]
+    found = repository.unfinished_writes(timedelta(seconds=-5))
+    assert [one.key for one in found] == [f"{place}/.pgbackup-tmp-0123456789abcdef"]
+    assert repository.folders() == ["server"]
+
+
 FULL = """
 import io, resource, sys
 from pathlib import Path

@@ -465,6 +465,8 @@ def test_a_probe_that_stayed_is_swept(client: S3Client, bucket: str) -> None:
     client.put_object(Bucket=bucket, Key="pg/.pgbackup-tmp-probe-0123", Body=b"probe")
     found = repository.unfinished_writes(timedelta(seconds=-5))
     assert [leftover.key for leftover in found] == [".pgbackup-tmp-probe-0123"]
+    assert repository.old_probes(timedelta(seconds=-5)) == found
+    assert repository.old_probes(timedelta(hours=1)) == []
     repository.remove_unfinished(found)
     assert repository.unfinished_writes(timedelta(seconds=-5)) == []
 
