@@ -12,7 +12,7 @@ from airflow_pgbackup.operators.backup_set import PgBackupSetOperator
 from airflow_pgbackup.operators.discover import DISCOVERY, REPOSITORY_UUID, PgDiscoverOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
-from airflow_pgbackup.pipelines.database import Parameters, verified_and_uploaded
+from airflow_pgbackup.pipelines.database import Parameters, as_flag, verified_and_uploaded
 
 AT_ONCE = 4
 """How many databases of a run are dumped, verified or uploaded at once, unless a pool or another limit is given."""
@@ -105,7 +105,7 @@ def pg_cluster_backup(
         "repository": repository,
         "aws_conn_id": aws_conn_id,
         "repository_uuid": XComArg(found, REPOSITORY_UUID),
-        "verify": "archive" if verify_while_dumping else None,
+        "verify": "archive" if as_flag("verify_while_dumping", verify_while_dumping) else None,
     }
     after: dict[str, Any] = {
         "level": level,
@@ -116,7 +116,7 @@ def pg_cluster_backup(
     of_set: dict[str, Any] = {}
     ends: list[Any] = []
 
-    if with_globals:
+    if as_flag("with_globals", with_globals):
 
         @task_group(group_id="globals", tooltip="roles and tablespaces")
         def dump_globals() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, task_group
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
@@ -48,8 +49,8 @@ def pg_backup(
         :class:`~airflow_pgbackup.operators.check.PgBackupCheckOperator`, ``{"fail_on": "never"}``.
     :param level: the level of the verification; only a verified backup is uploaded.
     :param verify_while_dumping: decode the dump while it is written, see the parameter ``verify`` of
-        :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`; only level ``restore`` still has a task
-        ``verify``, to which ``verify`` and ``verify_deadline`` apply.
+        :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`; only level ``restore``, a template or a mapped level
+        still has a task ``verify``, to which ``verify`` and ``verify_deadline`` apply.
     :param verify_deadline: the deadline of the verification.
     :param verify: further parameters of :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
     :param upload_to: the second repository; None copies nothing.
@@ -61,7 +62,7 @@ def pg_backup(
     :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`.
     :return: the last task but the pruning; its ``.output`` is the reference of the backup.
     """
-    along = "archive" if verify_while_dumping else None
+    along = "archive" if as_flag("verify_while_dumping", verify_while_dumping) else None
     made = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, verify=along, **dump)
     if check is not False:
         options = {name: dump[name] for name in (*DumpOptions.table(), "extra_args") if name in dump}
@@ -105,6 +106,19 @@ def pg_backup(
     return last
 
 
+def as_flag(name: str, value: Any) -> bool:
+    """Return a flag that decides which tasks a DAG has.
+
+    :raises ConfigurationError: it is a template, mapped, or something else.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(
+        f"invalid {name} {value!r}",
+        hint="Pass True or False: it decides which tasks the DAG has, so it cannot be a template or mapped.",
+    )
+
+
 def verified_and_uploaded(
     made: PgDumpOperator | PgDumpAllOperator,
     *,
@@ -120,7 +134,8 @@ def verified_and_uploaded(
     :return: the task that verifies, which may be the dump itself, and ``upload`` if there is a second repository.
     """
     verified: BaseOperator = made
-    if made.verify is None or level == "restore":
+    # A template or a mapped argument may become "restore".
+    if made.verify is None or level not in ("integrity", "archive"):
         verified = PgBackupVerifyOperator(
             **{
                 "task_id": "verify",
