@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 _OF_TABLES = ("CONSTRAINT", "INDEX")
 _HAVE_TABLES = ("TABLE", "PARTITIONED TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW", "EXTENSION")
+KINDS = frozenset({*_OF_TABLES, *_HAVE_TABLES, "TABLE DATA", "STATISTICS DATA"})
+"""Those that :func:`missing_part` uses."""
 
 
 def missing_part(kinds: Mapping[str, int]) -> str | None:

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 
+from airflow_pgbackup.backup.adopt.partial_dumps import KINDS
 from airflow_pgbackup.postgres.archive.script_headers import object_header
 
 _LINE = re.compile(
@@ -24,7 +25,7 @@ class ScriptOutline:
     """The lines of a script that are not rows.
 
     :param cluster: pg_dumpall wrote it.
-    :ivar kinds: number of the objects of each kind, as in :attr:`.Dump.kinds`.
+    :ivar kinds: number of the objects of each of :data:`.KINDS`, as in :attr:`.Dump.kinds`.
     :ivar parts: of a script by pg_dumpall: ``roles``, ``tablespaces``, ``databases``.
     :ivar several: another dump follows the end of this one.
     """
@@ -86,7 +87,8 @@ class ScriptOutline:
     def _line(self, found: re.Match[bytes]) -> int:
         if found["object"]:
             if header := object_header(found["object"].decode("latin-1")):
-                self.kinds[header[1]] += 1
+                if header[1] in KINDS:  # a script may name any number of others
+                    self.kinds[header[1]] += 1
                 self._scan = self._data if header[1] in _OF_DATA else self._objects
         elif found["copy"]:
             self._scan = self._rows

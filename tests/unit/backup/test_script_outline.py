@@ -35,6 +35,12 @@ def test_objects_are_counted_and_rows_are_not_read(data: bytes, line_end: bytes,
     assert outline.several
 
 
+def test_names_of_kinds_are_not_collected() -> None:
+    outline = ScriptOutline(cluster=False)
+    outline.add(HEAD + b"".join(header(f"KIND {number}") for number in range(1000)) + TABLE)
+    assert set(outline.kinds) == {"TABLE", "PARTITIONED TABLE"}
+
+
 def test_the_databases_of_a_cluster_are_not_several_dumps() -> None:
     cluster = b"--\n-- PostgreSQL database cluster dump\n--\n\n--\n-- Roles\n--\n\n\\connect a\n\n"
     outline = ScriptOutline(cluster=True)
