@@ -13,6 +13,7 @@ from airflow_pgbackup.backup.databases.replay import Replay, read_replay
 from airflow_pgbackup.backup.databases.server_limits import ORDINARY_SERVER, ServerLimits, read_limits
 from airflow_pgbackup.backup.databases.source_identity import read_system_identifier
 from airflow_pgbackup.backup.databases.source_roles import read_source_roles
+from airflow_pgbackup.backup.databases.source_time_zone import read_time_zone
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.pooler import is_pooled
@@ -68,6 +69,7 @@ class Source:
     :param replay: how far behind its primary a standby is; None for a primary.
     :param system_identifier: of the server; None where the role may not read it.
     :param roles: rights of the roles that own its objects; None for a cluster, or where they cannot be read.
+    :param time_zone: of sessions in the database, or in the server of a cluster; None if it cannot be found out.
     :param pooled: a connection pooler is between this worker and the server.
     """
 
@@ -84,6 +86,7 @@ class Source:
     replay: Replay | None = None
     system_identifier: str | None = None
     roles: SourceRoles | None = None
+    time_zone: str | None = None
     pooled: bool = False
 
     def for_manifest(self, connection: ConnectionParams) -> DatabaseSource:
@@ -99,6 +102,7 @@ class Source:
             replay=StandbyReplay(self.replay.lag_bytes, self.replay.lag_seconds) if self.replay else None,
             system_identifier=self.system_identifier,
             roles=self.roles,
+            time_zone=self.time_zone,
         )
 
 
@@ -123,6 +127,7 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
             replay = read_replay(session) if in_recovery else None
             system_identifier = read_system_identifier(session)
             roles = None if cluster else read_source_roles(session)
+            time_zone = read_time_zone(session, cluster=cluster)
             pooled = is_pooled(session)
         except psycopg.Error as error:
             raise ConnectError(
@@ -143,6 +148,7 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         replay=replay,
         system_identifier=system_identifier,
         roles=roles,
+        time_zone=time_zone,
         pooled=pooled,
     )
 

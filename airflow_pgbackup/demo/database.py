@@ -64,7 +64,7 @@ def load_dump(dump: Path, params: ConnectionParams, bin_dir: Path, directory: Pa
     :raises ToolError: pg_restore reported an error.
     """
     pg_restore = bin_dir / "pg_restore"
-    env = client_environment(params)
+    env = client_environment(params, restoring=True)
     toc = table_of_contents(dump, bin_dir)
     chosen = directory / "toc.list"
     chosen.write_text("".join(line for line in toc.splitlines(keepends=True) if not _is_schema_public(line)))

@@ -190,7 +190,7 @@ def _restore(s3: S3Server, backup: _Backup, params: ConnectionParams, directory:
     download.mkdir()
     s3.client().download_file(BUCKET, backup.key, str(download / backup.manifest.artifact.name))
     command = restore_command_of(backup.manifest)
-    env = client_environment(params)
+    env = client_environment(params, restoring=True)
     env["PATH"] = os.pathsep.join([str(Path(backup.manifest.client.path).parent), os.defpath])
     with ToolProcess(["/bin/sh", "-c", command], env=env, cwd=download, stdout="devnull") as tool:
         tool.wait()

@@ -84,11 +84,13 @@ class PgBackupHook(BaseHook):
     def client_environment(self, *, dbname: str | None = None) -> AbstractContextManager[dict[str, str]]:
         """Give the environment for one of PostgreSQL's programs, with a password file, while the ``with`` lasts.
 
+        Its sessions have the time zone and the other settings of the server, the database and the role.
+
         :param dbname: the database, instead of the connection's own.
         """
         from airflow_pgbackup.postgres.connection.environment import client_environment
 
-        return client_environment(self._conninfo, dbname=dbname)
+        return client_environment(self._conninfo, dbname=dbname, restoring=True)
 
     def check(
         self,

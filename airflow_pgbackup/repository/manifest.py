@@ -187,6 +187,9 @@ class DatabaseSource:
     """That of the server, by ``pg_control_system()``; None where the role may not read it, and before version 1.5."""
     roles: SourceRoles | None = None
     """Of a database: rights of the roles that own its objects; since version 1.5, None where they were not recorded."""
+    time_zone: str | None = None
+    """Of the sessions in the database, or in the server of a cluster, unless a role or a client sets another one; since
+    version 1.5, None where it was not recorded."""
 
     @classmethod
     def decode(cls, content: Content) -> DatabaseSource:
@@ -202,6 +205,7 @@ class DatabaseSource:
             replay=StandbyReplay.decode(content["replay"]) if content.get("replay") else None,
             system_identifier=content.get("system_identifier"),
             roles=SourceRoles.decode(content["roles"]) if content.get("roles") else None,
+            time_zone=content.get("time_zone"),
         )
 
 

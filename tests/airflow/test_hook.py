@@ -203,6 +203,7 @@ def test_client_environment_is_a_list_of_its_own(
     with PgBackupHook("db").client_environment() as environment:
         assert not [name for name in environment if name.startswith(("AIRFLOW", "AWS"))]
         assert "misleading" not in environment.values()
+        assert "PGTZ" not in environment
         answer = run_tool([psql, "-w", "-X", "-A", "-t", "-c", "select current_database()"], env=environment)
     assert answer == b"host=evil dbname=x\n"
 

@@ -18,6 +18,7 @@ class Awkward:
     :param newest: the newest that lets one make it.
     :param extension: that the server must have.
     :param waits: seconds that must pass between dump and restore.
+    :param zone: the time zone that the database sets.
     :param rewritten: the server writes its definitions in another form after a restore.
     """
 
@@ -32,6 +33,7 @@ class Awkward:
     newest: int = 99
     extension: str = ""
     waits: float = 0.0
+    zone: str = ""
     rewritten: bool = False
 
     def verdict_of(self, form: str) -> str:
@@ -265,6 +267,19 @@ KINDS = {
             " execute format('alter database %I set ', current_database()) || setting; end loop; end $$",
         ),
         found=("timeouts",),
+    ),
+    "days of a time zone": Awkward(
+        "a CHECK constraint, a generated column and a unique index that depend on the time zone of the database",
+        (
+            "create function to_day(timestamptz) returns date immutable language sql return $1::date",
+            "create table t (at timestamptz check (at = date_trunc('day', at)),"
+            " day date generated always as (to_day(at)) stored check (day = '2024-01-01'))",
+            "insert into t values ('2024-01-01 00:00+01')",
+            "create table u (at timestamptz)",
+            "create unique index on u (to_day(at))",
+            "insert into u values ('2024-01-01 00:30+01'), ('2023-12-31 12:00+01')",
+        ),
+        zone="Europe/Berlin",
     ),
     "event trigger": Awkward(
         "an event trigger and a publication for all tables, which only a superuser can create",

@@ -15,7 +15,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import Manifest
 
 
-def rehearse_on(scratch: ConnectionParams, manifest: Manifest, repository: Repository, **more: Any) -> Rehearsal:
+def rehearse_on(scratch: ConnectionParams | None, manifest: Manifest, repository: Repository, **more: Any) -> Rehearsal:
     """Rehearse a backup in a local repository with the client of version 18."""
     artifact = repository.local_path(manifest.artifact_key)
     assert artifact is not None

@@ -11,6 +11,7 @@ from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.postgres.archive.archive_file import read_archive_toc
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.toc import Toc
+from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSummary, scan_script
 from airflow_pgbackup.postgres.definitions.style import DumpStyle
 from airflow_pgbackup.postgres.tools.deadline import Deadline
@@ -34,6 +35,15 @@ class Definitions:
     def as_owners(self) -> bool:
         """Whether the owners create the objects of a script, as with ``--use-set-session-authorization``."""
         return any(section.requirements.as_owners for section in (self.script.sections if self.script else ()))
+
+    @property
+    def time_zone(self) -> str | None:
+        """The time zone that the dumped database sets; None if it sets none, or for a cluster."""
+        if self.toc:
+            return DatabaseProperties.of_entries(self.toc.entries).time_zone
+        if self.script and not self.script.cluster and self.script.sections:
+            return self.script.sections[0].properties.time_zone
+        return None
 
     @property
     def style(self) -> DumpStyle:

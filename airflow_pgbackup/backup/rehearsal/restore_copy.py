@@ -32,6 +32,7 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
         be the backup's fault.
     :raises VerificationFailed: the dump cannot be restored.
     """
+    server.set_time_zone(dump.manifest.source.time_zone or definitions.time_zone)
     try:
         return _restore(dump, definitions, server)
     except (DeadlineExceeded, ToolKilled):
@@ -82,8 +83,10 @@ def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, serv
         versions,
         is_part=dump.is_part,
         other_locale=server.other_locale,
+        other_zone=server.other_zone,
         other_source=_other_source(dump, server),
         money=definitions.style.money,
+        generated=definitions.style.generated,
     )
 
 

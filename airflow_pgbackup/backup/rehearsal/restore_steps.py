@@ -171,7 +171,7 @@ class CopyRestore:
 
         :raises ToolError: it failed.
         """
-        with client_environment(params) as env:
+        with client_environment(params, restoring=True) as env:
             # The database's own settings are restored before its tables, and must not affect the restore.
             pinned = f"{no_timeouts(self.server.major)} -c default_transaction_read_only=off"
             env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned} {self.server.session_options}".strip()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import fetch_column, fetch_value, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -50,10 +50,10 @@ class ScratchServer(RehearsalServer):
     server: ServerInfo
     temporary: TemporaryDatabases
     shared_roles: StandIns
+    session_options: str = "-c synchronous_commit=off -c lc_messages=C"  # the verdict depends on its messages
 
     local: ClassVar[bool] = False
     keeps_database_name: ClassVar[bool] = False
-    session_options: ClassVar[str] = "-c synchronous_commit=off -c lc_messages=C"  # the verdict depends on its messages
     hint: ClassVar[str] = "Install it on the scratch server."
 
     @property
@@ -100,6 +100,10 @@ class ScratchServer(RehearsalServer):
         wanted = {name: StandIn(name in superusers, name in bypass_rls, source.granted_to(name)) for name in names}
         with self._changing_stand_ins():
             return self.shared_roles.create(wanted)
+
+    def _set_time_zone(self, connection: Session, name: str) -> None:
+        connection.execute("SELECT pg_catalog.set_config('TimeZone', %s, false)", [name])
+        self.session_options += f" -c TimeZone={name}"
 
     def make_superusers(self) -> None:
         with self._changing_stand_ins():

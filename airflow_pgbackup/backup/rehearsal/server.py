@@ -13,7 +13,7 @@ from typing import ClassVar
 import psycopg
 from psycopg import sql
 
-from airflow_pgbackup.backup.databases.sessions import session, without_event_triggers
+from airflow_pgbackup.backup.databases.sessions import Session, session, without_event_triggers
 from airflow_pgbackup.backup.databases.temporary_database import UNSUPPORTED, drop_temporary
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.programs import choose_programs
@@ -45,6 +45,7 @@ _CONVENTIONAL_SUPERUSER = "postgres"
 
 LOCALE_UNNAMED = "the dump does not name the locale of its database"
 LOCALE_LACKING = "the server lacks the locale of the dumped database"
+ZONE_UNKNOWN = "the time zone of the source is unknown"
 
 MOST_JOBS = 20
 """The most sessions of a restore, and of a comparison; a throwaway server has some connections more."""
@@ -67,6 +68,7 @@ class RehearsalServer:
     :ivar stand_ins: the roles that this rehearsal created in a throwaway server; no other role is given rights there.
     :ivar plain_roles: stand-ins for roles of the dump that are not superusers.
     :ivar other_locale: why the copy may compare text by another locale than the source; '' if it does not.
+    :ivar other_zone: why functions may use another time zone than in the source; '' if they do not.
     """
 
     params: ConnectionParams
@@ -82,12 +84,13 @@ class RehearsalServer:
     stand_ins: set[str] = field(default_factory=set)
     plain_roles: set[str] = field(default_factory=set)
     other_locale: str = ""
+    other_zone: str = ""
 
     local: ClassVar[bool] = True
     """Whether the server reads and writes files of this machine."""
     keeps_database_name: ClassVar[bool] = True
     """Whether the copy's database has the name of the dumped one."""
-    session_options: ClassVar[str] = ""
+    session_options: str = ""
     """Options of the sessions that restore, as in PGOPTIONS."""
     hint: ClassVar[str] = "Install it on this worker."
     """What to do if the server lacks something."""
@@ -124,6 +127,22 @@ class RehearsalServer:
             lines = file.read(_LOG_TAIL).decode(errors="replace").split("\n")
         errors = (match for match in map(_LOGGED.match, reversed(lines)) if match)
         return next((match[1] for match in errors if printable(match[2]).strip() == message), None)
+
+    def set_time_zone(self, name: str | None) -> None:
+        """Restore in the time zone of the source, unless a database of the dump sets another one.
+
+        :param name: from a manifest or a dump; None if it is unknown.
+        """
+        self.other_zone = "" if name else ZONE_UNKNOWN
+        if name:
+            with session(self.params) as connection:
+                try:
+                    self._set_time_zone(connection, name)
+                except psycopg.errors.DataError:
+                    self.other_zone = f"{self.label} lacks the source's time zone {name}"
+
+    def _set_time_zone(self, connection: Session, name: str) -> None:
+        connection.execute(sql.SQL("ALTER ROLE ALL SET timezone TO {}").format(sql.Literal(name)))
 
     def most_jobs(self) -> int:
         """Return the number of sessions that a restore or a comparison may use."""

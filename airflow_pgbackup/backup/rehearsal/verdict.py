@@ -137,6 +137,8 @@ _OF_SYSTEM = re.compile(
 # The locale decides how text compares, as in CHECK and exclusion constraints and the bounds of ranges and partitions,
 # and which characters are letters.
 _TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
+# CHECK and exclusion constraints and the bounds of partitions, which can depend on the day or hour of a time.
+_BY_ZONE = ("23514", "23P01", "42P17")
 # CHECK constraints and the bounds of partitions, which a value that was read wrongly can violate.
 _BY_VALUE = ("23514", "42P17")
 _TABLE = re.compile(r'\b(?:relation|partition) "(.+?)"')
@@ -168,8 +170,10 @@ def judge(
     *,
     is_part: bool = False,
     other_locale: str = "",
+    other_zone: str = "",
     other_source: str = "",
     money: Collection[str] = (),
+    generated: bool = False,
 ) -> PgBackupError:
     """Return the error to raise instead of a program's error.
 
@@ -182,7 +186,9 @@ def judge(
     :param other_locale: why the copy may compare text by another locale than the source; '' if it does not.
     :param other_source: the major version of the source if that of the server differs. System catalogs and functions
         may then differ too.
+    :param other_zone: why functions may use another time zone than in the source; '' if they do not.
     :param money: tables with values of type money, as :attr:`.DumpStyle.money`.
+    :param generated: the dump has generated columns, whose values the server computes.
     :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -216,6 +222,13 @@ def judge(
                 f"{other_locale}, so text may compare differently than in the source: {error.message}",
                 hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
                 f"{parameter('create', True)}.{f' If it fails there too: {otherwise}' if otherwise else ''}",
+            )
+        if other_zone and (state in _BY_ZONE or of_expression or (generated and state == _UNIQUE)):
+            otherwise = _hint(state or "", error.stderr, line)
+            return NotProven(
+                f"{other_zone}, so a function may return another day or hour than in the source: {error.message}",
+                hint="Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch)."
+                f"{f' If it fails there too: {otherwise}' if otherwise else ''}",
             )
         if state and state in _BY_VALUE and (table := _TABLE.search(message)) and not {"", table[1]}.isdisjoint(money):
             otherwise = _hint(state, error.stderr, line)

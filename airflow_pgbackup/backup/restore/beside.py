@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
@@ -26,7 +27,7 @@ from airflow_pgbackup.backup.restore.beside_tables import (
     move_tables,
 )
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.new_database import create_like, prepare_public_schema
+from airflow_pgbackup.backup.restore.new_database import create_like, prepare_public_schema, read_properties
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, check_versions
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, require_may_create, state_in_errors
@@ -118,10 +119,12 @@ class _BesideRestore:
             PrivateDirectory(run.settings.temp_dir) as directory,
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
         ):
+            settings = read_properties(run, target.connection, self._server.version_num).settings
             new = create_like(
                 run,
                 temporary,
-                self._loader.properties,
+                # The tables pass their checks with the target's settings, such as the time zone, or not at all.
+                replace(self._loader.properties, statements=tuple(settings)),
                 encoding=request.manifest.source.encoding,
                 exactly=False,
                 is_final=False,

@@ -192,7 +192,7 @@ def _run(
 
 
 def _environment(context: RestoreContext, params: ConnectionParams, server_major: int) -> dict[str, str]:
-    env = client_environment(params)
+    env = client_environment(params, restoring=True)
     env["PGAPPNAME"] = context.application
     # The database's own settings may include these, and are restored before its rows.
     pinned = f"{no_timeouts(server_major)} -c default_transaction_read_only=off"

@@ -147,10 +147,14 @@ class _ClusterRestore:
 
     def run(self, outcome: RestoreOutcome) -> None:
         self._request.apply_globals(self._globals, self._request.target.connection, outcome)
+        for params, properties in self._changes:
+            if properties.settings:
+                change_existing(self._run, params, properties, settings=True)
+                self._run.say(f"gave database {params.dbname} the settings of the dumped one")
         if self._parts:
             self._restore_databases(outcome)
         for params, properties in self._changes:
-            change_existing(self._run, params, properties)
+            change_existing(self._run, params, properties, settings=False)
             set_marker(self._run, params, None)
 
     def _restore_databases(self, outcome: RestoreOutcome) -> None:

@@ -23,6 +23,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     create_like,
     prepare_public_schema,
     read_properties,
+    warn_of_time_zone,
 )
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy
@@ -233,14 +234,19 @@ class _DatabaseRestore:
         marker = self._marker()
         if not set_marker(self._run, target.connection, marker and replace(marker, begun=True)):
             marker = None
-        with state_in_errors(f'database "{target.database}" was not changed', self._run.say) as state:
+        unchanged = f'database "{target.database}" was not changed'
+        if target.with_properties and self._loader.properties.settings:
+            change_existing(self._run, target.connection, self._loader.properties, settings=True)
+            unchanged = f'database "{target.database}" has the settings of the dumped one, and is otherwise unchanged'
+        with state_in_errors(unchanged, self._run.say) as state:
+            warn_of_time_zone(self._run, target.connection, self._request.manifest.source.time_zone)
             with noted_transaction(
                 self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
             ):
                 self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
             self._run.say(f"restored objects and rows into {target.database}")
             if target.with_properties:
-                change_existing(self._run, target.connection, self._loader.properties)
+                change_existing(self._run, target.connection, self._loader.properties, settings=False)
             if marker:
                 set_marker(self._run, target.connection, marker)
             after = self._request.finish(target.connection)
@@ -277,6 +283,7 @@ class _DatabaseRestore:
         exactly, encoding = self._target.mode != "create", self._request.manifest.source.encoding
         while True:
             new = create_like(run, temporary, properties, encoding=encoding, exactly=exactly)
+            warn_of_time_zone(run, new, self._request.manifest.source.time_zone)
             public_exists = prepare_public_schema(run, new, loader.public)
             try:
                 loader.load(new, single_transaction=self._strategy.single_transaction, public_exists=public_exists)

@@ -35,6 +35,12 @@ _REFUSED = (
 )
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+# Zones can have several names. NULL if the two have shown the same time since 1970.
+_OTHER_TIME_ZONE = """
+SELECT pg_catalog.current_setting('TimeZone') WHERE EXISTS (
+  SELECT FROM pg_catalog.generate_series('1970-01-01 00:00+00'::timestamptz, pg_catalog.now(), '30 days') AS t
+   WHERE (t AT TIME ZONE %s) <> (t AT TIME ZONE pg_catalog.current_setting('TimeZone')))
+"""
 _TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
 
@@ -130,16 +136,42 @@ def _apply_settings(run: RestoreContext, params: ConnectionParams, settings: lis
                 run.say(f"the temporary database lacks a setting: {error.message}")
 
 
-def change_existing(run: RestoreContext, params: ConnectionParams, properties: DatabaseProperties) -> None:
+def change_existing(
+    run: RestoreContext, params: ConnectionParams, properties: DatabaseProperties, *, settings: bool
+) -> None:
     """Give a database that every server has the properties of the dumped one. A failure is a warning.
 
     Their comment may contain the marker of a restore of the dumped database, which is removed.
+
+    :param settings: the settings, which are for the restore itself too: the time zone, for example; or all others.
     """
     for statement in properties.changes():
+        if statement.is_setting != settings:
+            continue
         try:
             apply_statements(run, params, [statement])
         except RestoreError as error:
             run.warn(f"database {params.dbname} differs from the dumped one: {error.message}")
+
+
+def warn_of_time_zone(run: RestoreContext, params: ConnectionParams, source: str | None) -> None:
+    """Warn if the sessions that restore have another time zone than those of the source.
+
+    :param source: from the manifest; None if it is unknown.
+    """
+    if source is None:
+        return
+    with session(params, run.cancel) as connection:
+        try:
+            here = fetch_value(connection, _OTHER_TIME_ZONE, [source])
+        except psycopg.errors.InvalidParameterValue:  # the server does not know it
+            here = fetch_value(connection, "SHOW timezone")
+    if here:
+        run.warn(
+            f"the time zone here is {here}, but {source} in the source: what generated columns, indexes and "
+            f"materialized views compute from times may differ, and CHECK constraints may fail; if that is not wanted, "
+            f"set the time zone of the database before a restore (ALTER DATABASE … SET timezone)"
+        )
 
 
 def prepare_public_schema(run: RestoreContext, params: ConnectionParams, public: PublicSchema | None) -> bool:

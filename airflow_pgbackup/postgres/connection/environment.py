@@ -46,20 +46,24 @@ class ClientEnvironment(dict[str, str]):
     zone is UTC, bytea is written in hexadecimal, and names are quoted only where necessary (pg_dump's option
     ``--quote-all-identifiers`` overrides that).
 
+    :param restoring: leave these settings to the server, database and role. The functions of generated columns,
+        constraints, indexes and materialized views use them, and a restore calls these functions.
     :ivar directory: the private directory; None while it does not exist.
     """
 
-    def __init__(self, params: ConnectionParams) -> None:
+    def __init__(self, params: ConnectionParams, *, restoring: bool = False) -> None:
         super().__init__({name: os.environ[name] for name in INHERITED if name in os.environ})
         self.directory: Path | None = None
         self._params = params
         self._files = ExitStack()
         self._written: dict[str, str] = {}
         self._by_service: dict[str, str] = {}
-        self.update(LC_MESSAGES="C", PGTZ="UTC")
+        self["LC_MESSAGES"] = "C"
         keywords = params.keywords_with_defaults()
-        pinned = "-c bytea_output=hex -c quote_all_identifiers=off"
-        keywords["options"] = f"{keywords.get('options', '')} {pinned}".strip()
+        if not restoring:
+            self["PGTZ"] = "UTC"
+            pinned = "-c bytea_output=hex -c quote_all_identifiers=off"
+            keywords["options"] = f"{keywords.get('options', '')} {pinned}".strip()
         for keyword, value in keywords.items():
             variable = variables()[keyword]
             if variable and keyword not in _NOT_BY_VARIABLE:
@@ -109,10 +113,13 @@ class ClientEnvironment(dict[str, str]):
         return found
 
 
-def client_environment(params: ConnectionParams, *, dbname: str | None = None) -> ClientEnvironment:
+def client_environment(
+    params: ConnectionParams, *, dbname: str | None = None, restoring: bool = False
+) -> ClientEnvironment:
     """Return the complete environment of a tool that connects as `params` says.
 
     :param dbname: used instead of the database of `params`. pg_dump and psql take ``PGDATABASE`` literally; so does
         pg_restore with ``-d ''``; for pg_dumpall's ``--database`` see :func:`.conninfo.literal_dbname`.
+    :param restoring: as for :class:`ClientEnvironment`.
     """
-    return ClientEnvironment(params if dbname is None else params.with_database(dbname))
+    return ClientEnvironment(params if dbname is None else params.with_database(dbname), restoring=restoring)

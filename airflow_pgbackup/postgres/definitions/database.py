@@ -30,6 +30,7 @@ _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _ROLE = re.compile(rf"ALTER ROLE ({IDENTIFIER}) IN DATABASE ")
 _SESSION = re.compile(r"SET SESSION AUTHORIZATION E?'((?:[^']|'')+)';")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
+_TIME_ZONE = re.compile(r" SET \"?timezone\"? TO '([^'\\]+)';", re.IGNORECASE)
 
 
 # Comments by initdb, in dumps of old versions and with --quote-all-identifiers; only the owners may set them.
@@ -211,6 +212,12 @@ class DatabaseProperties:
     def settings(self) -> list[DatabaseStatement]:
         """``ALTER DATABASE … SET`` and ``ALTER ROLE … IN DATABASE … SET``."""
         return [statement for statement in self.statements if statement.is_setting]
+
+    @property
+    def time_zone(self) -> str | None:
+        """The time zone of sessions in the database; None if the database does not set one."""
+        found = (match for each in self.settings if each.role is None and (match := _TIME_ZONE.fullmatch(each.rest)))
+        return next((match[1] for match in found), None)
 
     @property
     def descriptions(self) -> list[DatabaseStatement]:

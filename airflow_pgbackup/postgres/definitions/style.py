@@ -33,6 +33,7 @@ class DumpStyle:
     :ivar comments: it has comments on objects.
     :ivar old_strings: it has a backslash twice in each string, for ``standard_conforming_strings = off``.
     :ivar money: the names of tables with columns of type money, '' for other types that contain it.
+    :ivar generated: a table has a generated column.
     :ivar quoted_bodies: the body of a function is in quotes, not in dollar quotes.
     """
 
@@ -41,6 +42,7 @@ class DumpStyle:
     owners: bool = False
     comments: bool = False
     quoted_bodies: bool = False
+    generated: bool = False
     old_strings: bool = False
     money: set[str] = field(default_factory=set)
     _quoted: bool = False
@@ -70,4 +72,5 @@ class DumpStyle:
             self._quoted |= any(map(_NEEDS_NO_QUOTES.fullmatch, names))
             if _MONEY.search(text):
                 self.money.add(unquoted(match["second"] or match["first"]) if _TABLE.match(text) else "")
+            self.generated |= " GENERATED ALWAYS AS (" in text
             self.quoted_bodies = self.quoted_bodies or _QUOTED_BODY.match(text) is not None

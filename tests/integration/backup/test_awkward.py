@@ -79,7 +79,7 @@ def test_its_verdict_and_its_restore(
         connection=source,
         server="awkward",
         repository=repository,
-        options=DumpOptions(format=form),
+        options=DumpOptions(format=form, create=form == "plain" and bool(kind.zone)),  # the zone is in the dump
         context=RunContext(settings=build.settings),
     )
     verify(
@@ -92,7 +92,7 @@ def test_its_verdict_and_its_restore(
     for mode, name in (("create", "made"), ("into_empty", "empty"), ("replace", "empty")):
         target = source.with_database(f"{source.dbname} {name}")
         if mode == "into_empty":
-            make(server, target.dbname)
+            make(server, target.dbname, kind.zone)
         if kind.restores:
             restored(reference, repository, target, mode=mode, settings=build.settings)
             if not kind.rewritten:
@@ -102,13 +102,15 @@ def test_its_verdict_and_its_restore(
                 restored(reference, repository, target, mode=mode, settings=build.settings)
 
 
-def make(server: PostgresServer, name: str) -> None:
+def make(server: PostgresServer, name: str, zone: str) -> None:
     with server.params.connect() as session:
         session.execute(f'create database "{name}" template template0'.encode())
+        if zone:
+            session.execute(f"alter database \"{name}\" set timezone to '{zone}'".encode())
 
 
 def database_with(server: PostgresServer, kind: Awkward, name: str) -> ConnectionParams:
-    make(server, name)
+    make(server, name, kind.zone)
     source = server.params.with_database(name)
     with source.connect() as session:
         for statement in kind.statements:

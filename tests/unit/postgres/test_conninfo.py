@@ -327,6 +327,9 @@ def test_the_environment_of_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
         assert private.stat().st_mode & 0o777 == 0o700
         assert Path(env["TMPDIR"]).is_dir()
     assert not private.exists()
+    with client_environment(params, restoring=True) as env:
+        assert "PGTZ" not in env
+        assert env["PGOPTIONS"] == "-c work_mem=1MB"
     with client_environment(resolve(connect_timeout=3)) as env:
         assert env["PGCONNECT_TIMEOUT"] == "3"
 

@@ -70,6 +70,7 @@ DATABASE = Manifest(
         roles=SourceRoles(
             superusers=("postgres",), bypass_rls=("auditor",), memberships=(Membership("lesende Rolle", "app"),)
         ),
+        time_zone="Europe/Berlin",
     ),
     client=PG_DUMP,
     options={"exclude_tables": ["public.log_*"], "no_owner": True, "compress": "zstd:3"},
@@ -230,7 +231,9 @@ def test_a_manifest_of_version_1_0_has_its_artifact_beside_it(name: str) -> None
         newer,
         format_version="1.0",
         artifact=replace(newer.artifact, attempt=None),
-        source=replace(newer.source, extensions=None, service=None, replay=None, system_identifier=None, roles=None),
+        source=replace(
+            newer.source, extensions=None, service=None, replay=None, system_identifier=None, roles=None, time_zone=None
+        ),
         labels=(),
     )
     file = manifest.artifact.files[0]
@@ -245,7 +248,7 @@ def test_a_manifest_of_version_1_1_has_no_labels(name: str) -> None:
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.1.json").read_bytes())
-    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None)
+    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None, time_zone=None)
     assert manifest == replace(newer, format_version="1.1", labels=(), source=source)
     assert manifest.moved(UUID, "0123abcd").format_version == "1.2"
 
@@ -255,7 +258,7 @@ def test_a_manifest_of_version_1_2_names_no_service_and_no_standby(name: str) ->
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.2.json").read_bytes())
-    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None)
+    source = replace(newer.source, service=None, replay=None, system_identifier=None, roles=None, time_zone=None)
     assert manifest == replace(newer, format_version="1.2", source=source)
 
 
@@ -264,9 +267,22 @@ def test_a_manifest_of_version_1_4_has_no_system_identifier(name: str) -> None:
     newer = DOCUMENTS[name]
     assert isinstance(newer, Manifest)
     manifest = Manifest.from_json((GOLDEN / f"{name}-1.4.json").read_bytes())
-    source = replace(newer.source, system_identifier=None, roles=None)
+    source = replace(newer.source, system_identifier=None, roles=None, time_zone=None)
     assert manifest == replace(newer, format_version="1.4", source=source)
     assert manifest.moved(UUID, "0123abcd").format_version == "1.4"
+
+
+@pytest.mark.parametrize("zone", ["", "a" * 101, "UTC\n", "UTC -c x=y", "'", "\\", "Zürich", 1])
+def test_an_impossible_time_zone_is_refused(zone: object) -> None:
+    with pytest.raises(ManifestError, match="violates its schema at source/time_zone"):
+        Manifest.from_json(changed(source__time_zone=zone))
+
+
+def test_a_manifest_of_version_1_5_need_not_name_a_time_zone() -> None:
+    content = json.loads(DATABASE.to_json())
+    del content["source"]["time_zone"]
+    manifest = Manifest.from_json(json.dumps(content).encode())
+    assert manifest == replace(DATABASE, source=replace(DATABASE.source, time_zone=None))
 
 
 @pytest.mark.parametrize("identifier", ["", "7" * 21, "7571962531458392113\n", "\x1b[2J", "٣", 7571962531458392113])
