@@ -34,7 +34,8 @@ class RunContext:
     :param origin: who asked: goes into manifests and verifications as it is.
     :param on_backup: takes the manifest of each backup that a dump has made, or found as that of an earlier try.
     :param on_verification: takes each verification that the verb has recorded, whatever its result.
-    :param identities: the secret keys that decrypt artifacts; None takes those of the settings' ``identity_file``.
+    :param identities: the secret keys that decrypt artifacts, or a function that returns them, which is called only if
+        they are needed; None takes those of the settings' ``identity_file``.
     :param seed: identifies the request. A second ``dump`` or ``restore`` with the same seed finds what the first one
         completed and returns that; None does the work each time.
     :param not_before: the start of the run that this seed belongs to. Backups that the store received earlier are
@@ -49,7 +50,7 @@ class RunContext:
     origin: Mapping[str, object] = field(default_factory=dict)
     on_backup: Callable[[Manifest], None] = discard
     on_verification: Callable[[Verification], None] = discard
-    identities: Identities | None = field(default=None, repr=False)
+    identities: Identities | Callable[[], Identities] | None = field(default=None, repr=False)
     seed: str | None = None
     not_before: datetime | None = None
 
@@ -57,7 +58,10 @@ class RunContext:
         """Return the identities, none if none were given.
 
         :raises ConfigurationError: the settings' file cannot be read.
+        :raises NotProven: the function of :attr:`identities` found that there are none.
         """
+        if callable(self.identities):
+            return self.identities()
         if self.identities is None and self.settings.identity_file:
             return Identities.read(self.settings.identity_file)
         return self.identities or Identities()

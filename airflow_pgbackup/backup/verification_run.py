@@ -18,7 +18,6 @@ from airflow_pgbackup.backup.source_comparison import compare_with_source
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, CheckOutcome, SqlCheck
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.byte_streams import CountingReader, Readable
-from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import (
     DiskError,
     NotProven,
@@ -111,7 +110,7 @@ class VerificationRun:
             self.manifest,
             as_path=as_path,
             temp_dir=self.context.settings.temp_dir,
-            identities=Identities() if self.level == "integrity" else self.context.require_identities(),
+            identities=self.context.require_identities() if self.level != "integrity" and artifact.encryption else None,
             cancel=self.context.cancel,
             progress=self.context.step(f"hashing {artifact.name}", bytes_total=artifact.size),
         )

@@ -34,7 +34,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
-from airflow_pgbackup.repository.manifest import US
+from airflow_pgbackup.repository.manifest import US, Manifest
 from airflow_pgbackup.repository.state import standing_failure
 from airflow_pgbackup.repository.verification import Check
 
@@ -79,8 +79,8 @@ def verify(
         )
     context = context or RunContext()
     if level == "integrity" and manifest.artifact.rewritten:
-        if manifest.artifact.encryption and not context.require_identities():
-            context.log(f"verifying the encrypted bytes of {manifest.artifact.name} only: no identity was given")
+        if why := _not_decrypted(manifest, context):
+            context.log(f"verifying the encrypted bytes of {manifest.artifact.name} only: {why}")
         else:
             level = "archive"
             context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
@@ -148,6 +148,14 @@ def _require_verified(evidence: Evidence, level: str) -> None:
             + (backup.problem or "; ".join(evidence.ignored) or "its files changed during the verification"),
             hint="Check the file that is named, and the clocks of the machines that dump and verify.",
         )
+
+
+def _not_decrypted(manifest: Manifest, context: RunContext) -> str | None:
+    """Return why the artifact cannot be decrypted."""
+    try:
+        return None if not manifest.artifact.encryption or context.require_identities() else "no identity was given"
+    except NotProven as error:
+        return error.message
 
 
 def _named(check: Check) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.errors import ConfigurationError, NotProven
 
 if TYPE_CHECKING:
     from airflow_pgbackup.backup.masking import MaskingKey
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
 def identities_of(conn_id: str) -> Identities:
     """Return the secret keys that a connection of any type has as its password. Airflow's logs mask them from then on.
 
-    :raises AirflowNotFoundException: there is no connection with that id.
+    :raises NotProven: Airflow finds no connection with that id, perhaps only on this worker.
     :raises ConfigurationError: it has no password, or one that is no identity of age.
     """
     from airflow_pgbackup.encryption.identities import Identities
 
     hint = "Store the secret key there: AGE-SECRET-KEY-1…, as age-keygen prints it, or an SSH private key."
-    return Identities.parse(_secret(conn_id, hint), f"connection {conn_id}")
+    try:
+        secret = _secret(conn_id, hint)
+    except AirflowNotFoundException:
+        raise NotProven(
+            f"Airflow finds no connection {conn_id!r}, which should have the secret key",
+            hint="Create it with that key as its password, or let this worker read it; only dumps need no key.",
+        ) from None
+    return Identities.parse(secret, f"connection {conn_id}")
 
 
 def masking_key_of(conn_id: str) -> MaskingKey:

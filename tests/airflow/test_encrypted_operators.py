@@ -13,6 +13,8 @@ import pytest
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
+OFFLINE = pyrage.x25519.Identity.generate()
+
 
 def test_the_secret_key_shows_nowhere(
     server18: PostgresServer,
@@ -31,8 +33,12 @@ def test_the_secret_key_shows_nowhere(
     text = f"# public key: {public}\n{secret}\n"
     monkeypatch.setenv("AIRFLOW_CONN_KEY", json.dumps({"conn_type": "generic", "password": text}))
     monkeypatch.setenv("AIRFLOW_CONN_NOKEY", json.dumps({"conn_type": "generic"}))
+    # This worker cannot get the connection of the setting: a dump needs none.
+    monkeypatch.setenv("PGBACKUP_IDENTITY_CONN_ID", "nowhere")
+    monkeypatch.setenv("PGBACKUP_RECIPIENTS", f"\n{public}\n{OFFLINE.to_public()}")
     run = run_dag(
         f"""
+from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.operators.restore import PgRestoreOperator
 dump = PgDumpOperator(
     task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r}, recipients=[{public!r}]
@@ -40,6 +46,8 @@ dump = PgDumpOperator(
 verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output, identity_conn_id="key")
 PgRestoreOperator(task_id="restore", backup=verify.output, postgres_conn_id="copy", identity_conn_id="key")
 PgBackupVerifyOperator(task_id="unproven", backup=dump.output)
+PgBackupVerifyOperator(task_id="bytes", backup=dump.output, level="integrity")
+PgBackupCheckOperator(task_id="check", postgres_conn_id="db", repository={folder.as_uri()!r})
 PgBackupVerifyOperator(task_id="no_key", backup=dump.output, identity_conn_id="nokey")
 PgDumpOperator(task_id="leaked", postgres_conn_id="db", repository={folder.as_uri()!r}, recipients=[{secret!r}])
 """.replace(
@@ -52,12 +60,18 @@ PgDumpOperator(task_id="leaked", postgres_conn_id="db", repository={folder.as_ur
         "verify": "success",
         "restore": "success",
         "unproven": "failed",
+        "bytes": "success",
+        "check": "success",
         "no_key": "failed",
         "leaked": "failed",
     }, run.output
     assert run.results["verify"]["verified"] == "archive"
     assert run.results["restore"]["rows"] == 2
-    assert "is encrypted, and no identity was given" in run.output
+    assert run.results["bytes"]["verified"] == "integrity"
+    assert [found["severity"] for found in run.results["check"]["findings"] if found["code"] == "identity"] == [
+        "warning"
+    ]
+    assert "Airflow finds no connection 'nowhere', which should have the secret key" in run.output
     assert "connection nokey has no password" in run.output
     assert "a secret key was given as a recipient" in run.output
     for path in folder.rglob("*.json"):
