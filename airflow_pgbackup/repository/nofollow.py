@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from airflow_pgbackup.errors import RepositoryError
+
+log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO would wait for a writer; it has no effect on a regular file.
@@ -134,10 +137,34 @@ def make_private(path: str | Path, *, dir_fd: int | None = None) -> None:
     """Set the mode of a file or directory of ours to 0600 or 0700, and flush it to disk."""
     descriptor = os.open(path, _READ, dir_fd=dir_fd)
     try:
-        os.fchmod(descriptor, 0o700 if stat.S_ISDIR(os.fstat(descriptor).st_mode) else 0o600)
+        set_mode(descriptor, 0o700 if stat.S_ISDIR(os.fstat(descriptor).st_mode) else 0o600)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_OPEN_MOUNTS: set[int] = set()
+"""The devices of which :func:`set_mode` has warned."""
+
+
+def set_mode(descriptor: int, mode: int) -> None:
+    """Set the mode of a file or directory that we have made.
+
+    A mount with one owner and mode for all files, as of SMB, refuses it: that is a warning where others may read them.
+    """
+    try:
+        os.fchmod(descriptor, mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        status = os.fstat(descriptor)
+        if status.st_mode & 0o077 and status.st_dev not in _OPEN_MOUNTS:
+            _OPEN_MOUNTS.add(status.st_dev)
+            log.warning(
+                "the file system of the repository sets mode %04o on its files, so other users may read the backups; "
+                "mount it with a mode for its owner alone",
+                stat.S_IMODE(status.st_mode),
+            )
 
 
 def flush(path: str | Path, *, dir_fd: int | None = None) -> None:

@@ -69,6 +69,11 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
                 hint=f"For a directory of this machine, write three slashes: file:///{authority}/{path}.",
             )
         return scheme, "", _checked(uri, unquote(path))
+    if authority.startswith("arn:"):
+        raise ConfigurationError(
+            f"the repository's URI holds an ARN: {uri!r}",
+            hint="Write the alias of the access point, which ends with -s3alias, as the bucket.",
+        )
     if ":" in authority:
         raise ConfigurationError(
             f"the repository's URI holds a port: {uri!r}",

@@ -1017,6 +1017,8 @@ WORDS = [
     ),
     ((411, "MissingContentLength"), "You must provide the Content-Length HTTP header.", "request_checksum_calculation"),
     ((501, "NotImplemented"), "A header you provided implies functionality", "request_checksum_calculation"),
+    ((403, "SignatureDoesNotMatch"), "Invalid argument.", "request_checksum_calculation"),
+    ((400, "InvalidPart"), "All non-trailing parts must have the same length.", "raise min_part_size"),
     ((400, "InvalidTag"), "The TagValue you have provided is invalid", "Look up the code"),
 ]
 

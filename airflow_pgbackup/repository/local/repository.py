@@ -47,6 +47,7 @@ from airflow_pgbackup.repository.nofollow import (
     open_below,
     open_member,
     parent_below,
+    set_mode,
 )
 from airflow_pgbackup.repository.set_layout import holds_backups_or_sets, split_set_key
 
@@ -198,7 +199,7 @@ class LocalRepository(Repository):
             stack.callback(_unlink, temporary.name, directory)
             with io.FileIO(descriptor, "wb") as target:
                 with self._root.errors("cannot write", path):
-                    os.fchmod(descriptor, 0o600)
+                    set_mode(descriptor, 0o600)
                 while data := source.read(CHUNK):
                     with self._root.errors("cannot write", path):
                         view = memoryview(data)

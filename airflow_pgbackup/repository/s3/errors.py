@@ -61,6 +61,10 @@ FACTORY = "Check the AWS connection, and where its credentials come from."
 _REGION = "region"  # replaced by what to set
 # A new key or policy takes a moment to be valid everywhere.
 _ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
+_ONE_SIZE = (
+    "The last quarter of the parts is larger if a dump is larger than expected: raise min_part_size to at least its "
+    "size divided by three quarters of max_parts (7,500 by default)."
+)
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"
 _ABOUT_CHECKSUMS = re.compile("checksum|chunked|trailer|content-?length|x-amz-sdk", re.IGNORECASE)
@@ -218,6 +222,10 @@ def _answer(error: ClientError, what: str, bucket: str, endpoint: str) -> PgBack
         hint = KEPT
     elif hint == _PERMISSIONS and error.operation_name == "CopyObject":
         hint = _COPY
+    elif code == "SignatureDoesNotMatch" and "invalid argument" in words.lower():  # Google's answer to checksums
+        found, hint = "the store refuses the signature", f"{_CONNECTION} {WITHOUT_CHECKSUMS}"
+    elif code == "InvalidPart" and "same length" in words.lower():
+        found, hint = "the store wants parts of one size", _ONE_SIZE
     elif code not in _CODES and status_of(error) in (400, 411, 501) and _ABOUT_CHECKSUMS.search(words):
         hint = WITHOUT_CHECKSUMS
     region = _region(error.response)

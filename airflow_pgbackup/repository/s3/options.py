@@ -55,6 +55,7 @@ EXTRA_ARGS = frozenset(
 """The names allowed in ``extra_args``: those of boto3's ``ExtraArgs``, without those that apply to one object only."""
 
 
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _RETENTION = ("ObjectLockMode", "ObjectLockRetainUntilDate")
 
 STORE_LIMITS = ("max_parts", "min_part_size", "max_concurrency", "memory")
@@ -130,6 +131,11 @@ class S3Options:
                     f"unknown S3 extra argument {name!r}",
                     hint=f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(sorted(EXTRA_ARGS))}.",
                 )
+        if (storage := self.extra_args.get("StorageClass")) in _ARCHIVES:
+            raise ConfigurationError(
+                f"StorageClass is {storage}, an archive from which no backup can be verified or restored",
+                hint="Choose a class that can be read at once, such as GLACIER_IR.",
+            )
         if self.lock and (both := sorted(name for name in self.extra_args if name in _RETENTION)):
             raise ConfigurationError(
                 f"the S3 extra argument {both[0]} cannot be combined with lock_for",

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from airflow_pgbackup.errors import AlreadyExists, RepositoryError, RepositoryNotFound, VerificationFailed
+from airflow_pgbackup.repository import nofollow
 from airflow_pgbackup.repository.local.errors import OpenFile
 from airflow_pgbackup.repository.local.repository import LocalRepository
 
@@ -157,6 +158,37 @@ def test_snapshots_in_the_root_are_left_out(tmp_path: Path, repository: LocalRep
     found = repository.unfinished_writes(timedelta(seconds=-5))
     assert [one.key for one in found] == [f"{place}/.pgbackup-tmp-0123456789abcdef"]
     assert repository.folders() == ["server"]
+
+
+def test_a_mount_with_one_owner_and_mode(
+    tmp_path: Path, repository: LocalRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of SMB: everything belongs to one user, and nobody else may change a mode."""
+
+    def refused(descriptor: int, mode: int) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    monkeypatch.setattr(nofollow, "_OPEN_MOUNTS", set())
+    make = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, mode=0o777, **kwargs: make(path, flags, mode | 0o044, **kwargs))
+    before = os.umask(0)
+    try:
+        for name in "ab":
+            repository.write_bytes(f"server/{name}", b"1")
+        (tmp_path / "app.dir").mkdir()
+        (tmp_path / "app.dir" / "toc.dat").write_bytes(b"1")
+        repository.write_directory("server/app.dir", tmp_path / "app.dir")
+    finally:
+        os.umask(before)
+    assert [entry.key for entry in repository.list()] == [
+        "repository.json",
+        "server/a",
+        "server/app.dir/toc.dat",
+        "server/b",
+    ]
+    (warning,) = caplog.messages
+    assert "sets mode 0644 on its files" in warning
 
 
 FULL = """

@@ -103,6 +103,8 @@ def test_a_local_repository_costs_no_boto3() -> None:
         {"extra_args": {"Metadata": "team=data"}},
         {"extra_args": {"IfNoneMatch": "*"}},
         {"extra_args": {"ChecksumCRC32": "AAAAAA=="}},
+        {"extra_args": {"StorageClass": "GLACIER"}},
+        {"extra_args": {"StorageClass": "DEEP_ARCHIVE"}},
         {"max_parts": 0},
         {"max_parts": 10_001},
         {"min_part_size": 1024},
@@ -113,6 +115,13 @@ def test_a_local_repository_costs_no_boto3() -> None:
 def test_s3_options_are_checked_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         S3Options(**options)
+
+
+def test_an_access_point_is_named_by_its_alias() -> None:
+    with pytest.raises(ConfigurationError, match="holds an ARN") as caught:
+        open_repository("s3://arn:aws:s3:eu-central-1:111122223333:accesspoint/backups/pg")
+    assert "-s3alias" in (caught.value.hint or "")
+    open_repository("s3://backups-h2kxd9example-s3alias/pg", s3=S3Options(extra_args={"StorageClass": "GLACIER_IR"}))
 
 
 def test_a_near_miss_is_named() -> None:
