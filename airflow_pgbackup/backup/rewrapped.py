@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import SEED, seed_digest
+from airflow_pgbackup.backup.stored_details import stored_details
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository import layout
@@ -61,7 +62,7 @@ def carried_over(seen: Verification, old: Manifest, new: Manifest) -> Verificati
     files = counted(len(new.artifact.files), "file")
     stored = Check("integrity", "pass", f"{human_bytes(new.artifact.size)} in {files} as rewrap wrote them, by sha256")
     detail = f"carried over from backup {old.id}: the same dump, by the sha256 of its decrypted files"
-    return replace(
+    carried = replace(
         seen,
         backup_id=new.id,
         artifact_sha256=new.artifact.sha256,
@@ -69,6 +70,7 @@ def carried_over(seen: Verification, old: Manifest, new: Manifest) -> Verificati
         checks=(stored, *about_dump, Check("rewrap", "pass", detail)),
         origin={**seen.origin, FROM: old.id},
     )
+    return stored_details(carried, new)
 
 
 def at_least(version: str, least: str) -> str:

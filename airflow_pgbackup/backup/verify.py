@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.reading_record import write_verification
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, parse_checks
+from airflow_pgbackup.backup.stored_details import stored_details
 from airflow_pgbackup.backup.verification_run import VerificationRun
 from airflow_pgbackup.errors import (
     BackupNotFound,
@@ -88,10 +89,14 @@ def verify(
     verification = VerificationRun(repository, manifest, level, scratch, parsed, context)
     report = verification.run()
     context.cancel.check()
+    stored = stored_details(report, manifest)
+    for check, kept in zip(report.checks, stored.checks, strict=True):
+        if check != kept:
+            context.log(f"{check.name}: {check.detail} (recorded without values, as the backup is encrypted)")
     name = f"{manifest.series}/{manifest.id}"
     more, unrecorded = "", None
     try:
-        more = f", in {repository.location(write_verification(repository, manifest, report))}"
+        more = f", in {repository.location(write_verification(repository, manifest, stored))}"
         context.on_verification(report)
     except BackupNotFound:
         raise
