@@ -1,8 +1,9 @@
 """Drop the temporary databases of a worker that was killed: ``python -I -S _drop_guard.py ORDER``, run as a script.
 
 For the protocol see :mod:`airflow_pgbackup.supervision`. ORDER has ``path``, where Python finds modules, and ``token``,
-with which the names of the databases begin. The first message is how to connect. A second message ends the guard; if
-the worker closes the pipe or dies without it, the guard drops the databases.
+with which the names of the databases begin. The first message is how to connect. Others replace it, as its password may
+expire. The message "done" ends the guard; if the worker closes the pipe or dies without it, the guard drops the
+databases.
 """
 
 import os
@@ -22,8 +23,10 @@ def main() -> None:
     supervision.ignore_signals()
     worker = supervision.Worker()
     worker.watch()
-    connection = worker.receive()
-    if connection is None or worker.receive() is not None:
+    connection = message = worker.receive()
+    while isinstance(message, dict):
+        connection, message = message, worker.receive()
+    if connection is None or message is not None:
         return
     sys.path[:] = worker.order["path"]
     from airflow_pgbackup.backup.databases.temporary_database import drop_by_token

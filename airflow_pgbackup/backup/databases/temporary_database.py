@@ -33,6 +33,7 @@ from airflow_pgbackup.backup.databases.sessions import (
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import INHERITED
+from airflow_pgbackup.postgres.connection.renewal import renewed_password
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -96,6 +97,7 @@ class TemporaryDatabases:
         try:
             sweep(held, self._params, self._say)
             self._guard = self._start_guard()
+            self._stack.enter_context(renewed_password(self._params, self._send_guard))
         except BaseException:
             self._stack.close()
             raise
@@ -167,10 +169,15 @@ class TemporaryDatabases:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        assert guard.stdin is not None  # noqa: S101  a pipe was asked for
-        connection = {"keywords": dict(self._params.keywords), "password": self._params.get_password()}
-        supervision.send(guard.stdin, connection)
+        self._send_guard(self._params.get_password(), guard)
         return guard
+
+    def _send_guard(self, password: str | None, guard: subprocess.Popen[bytes] | None = None) -> None:
+        """Send the guard how to connect. :param guard: that of this object if not given."""
+        guard = guard or self._guard
+        assert guard is not None  # noqa: S101  the callers have started it
+        assert guard.stdin is not None  # noqa: S101  a pipe was asked for
+        supervision.send(guard.stdin, {"keywords": dict(self._params.keywords), "password": password})
 
     def _end_guard(self, *, done: bool) -> None:
         guard, self._guard = self._guard, None

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.renewal import renewed_password
 from airflow_pgbackup.private_directory import PrivateDirectory
 
 log = logging.getLogger(__name__)
 
 ANY = "*"
-
-_RETRY_SECONDS = 30.0  # after a renewal that failed: the old password is valid for a few minutes more
 
 
 @contextmanager
@@ -40,7 +38,14 @@ def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> I
     with PrivateDirectory() if directory is None else nullcontext(directory) as place:
         path = place / "pgpass"
         _write(path, pgpass_text(params, password))
-        with _renewed(path, params):
+
+        def take(new: str) -> None:
+            if not fits_pgpass(new):
+                raise ValueError("a pgpass file cannot hold the new password")
+            _replace(path, pgpass_text(params, new))
+
+        # pg_dumpall connects anew for every database. The tool's leader removes the file.
+        with renewed_password(params, take, needed=path.exists):
             yield path
 
 
@@ -109,45 +114,6 @@ def _write(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  a descriptor has no path
         file.write(text)
-
-
-@contextmanager
-def _renewed(path: Path, params: ConnectionParams) -> Iterator[None]:
-    """Replace the file every ``renew_every`` seconds: pg_dumpall connects anew for every database."""
-    every = params.renew_every
-    if not every:
-        yield
-        return
-    ended = threading.Event()
-    writing = threading.Lock()
-
-    def renew() -> None:
-        pause = every
-        while not ended.wait(pause) and path.exists():  # the tool's leader removes it
-            try:
-                text = _renewed_text(params)
-                pause = every
-            except Exception as error:  # noqa: BLE001  the old password may still work; if not, the tool reports it
-                log.warning("could not renew the password of %s: %s", params.label, type(error).__name__)
-                pause = min(every, _RETRY_SECONDS)
-                continue
-            with writing:
-                if not ended.is_set():
-                    _replace(path, text)
-
-    threading.Thread(target=renew, name="pgpass", daemon=True).start()
-    try:
-        yield
-    finally:
-        with writing:  # waits for a file being written, but not for a slow token service
-            ended.set()
-
-
-def _renewed_text(params: ConnectionParams) -> str:
-    password = params.get_password()
-    if password is None or not fits_pgpass(password):
-        raise ValueError("a pgpass file cannot hold the new password")
-    return pgpass_text(params, password)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+import pytest
+from psycopg import sql
+
 from airflow_pgbackup.backup.databases.temporary_database import PREFIX, TemporaryDatabases
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 
 
@@ -23,3 +30,39 @@ def test_a_login_trigger_does_not_keep_a_database_with_a_subscription(server18: 
             connection.execute(f"ALTER DATABASE {copy.dbname} SET event_triggers = off")
     assert copy.dbname.startswith(PREFIX)
     assert left == []
+
+
+def test_the_guard_has_the_token_of_the_day(server18: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one expires during a long restore, and then the worker is killed."""
+    tokens, asked = ["first"], list[str]()
+
+    def token() -> str:
+        asked.append(tokens[0])
+        return tokens[0]
+
+    with server18.params.connect() as admin:
+        admin.execute("CREATE ROLE rotating LOGIN CREATEDB PASSWORD 'first'")
+        try:
+            keywords = {**server18.params.keywords, "user": "rotating"}
+            params = ConnectionParams(keywords, password=token, renew_every=0.05)
+            with TemporaryDatabases(params) as temporary:
+                copy, _ = temporary.create([lambda name: f"CREATE DATABASE {name} TEMPLATE template0"])
+                admin.execute("ALTER ROLE rotating PASSWORD 'second'")
+                tokens[0] = "second"
+                wait_until(lambda: asked.count("second") > 1)  # so the guard has it since the first time
+                monkeypatch.setattr(temporary, "_drop", lambda: False)
+                guard = temporary._guard
+            assert guard is not None
+            guard.wait(90)
+            query = "SELECT FROM pg_database WHERE datname = %s"
+            assert admin.execute(query, [copy.dbname]).fetchone() is None
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(copy.dbname)))
+            admin.execute("DROP ROLE rotating")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -30,7 +30,7 @@ from psycopg import sql
 
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ConnectError, ToolError
-from airflow_pgbackup.postgres.connection import pgpass
+from airflow_pgbackup.postgres.connection import renewal
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams, literal_dbname
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.keywords import variables
@@ -527,7 +527,7 @@ def test_a_renewal_that_fails_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -
         raise OSError("the token service is down")
 
     patched = SimpleNamespace(Event=Waits, Lock=threading.Lock, Thread=threading.Thread)
-    monkeypatch.setattr(pgpass, "threading", patched)
+    monkeypatch.setattr(renewal, "threading", patched)
     with pgpass_file(ConnectionParams({"host": "h"}, password=password, renew_every=600.0)):
         assert done.wait(60)
     assert waits == [600.0, 30.0, 600.0, 600.0]
