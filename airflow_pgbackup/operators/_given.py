@@ -7,7 +7,7 @@ a literal empty list, keeps its meaning. These are functions and no mixin, for t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from inspect import signature
 from os import PathLike
 from typing import Any
@@ -60,7 +60,7 @@ _TEXTS = frozenset(
     }
 )
 
-_LISTS = frozenset({"databases", "exclude", "keep_labels", "labels", "scopes"})
+_LISTS = frozenset({"allow_drop", "databases", "exclude", "keep_labels", "labels", "repositories", "scopes", "to"})
 _SHOWN = 200
 
 
@@ -92,7 +92,7 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, Any]) -> lis
 
 
 def require_given(task: Any, lost: Sequence[str]) -> None:
-    """Check that what was given is not empty, that names are text, and that lists are lists.
+    """Check that what was given is not empty, that names are text, and that lists are lists of text.
 
     :param lost: what the function of this name returned.
     :raises ConfigurationError: otherwise.
@@ -111,6 +111,12 @@ def require_given(task: Any, lost: Sequence[str]) -> None:
             raise _invalid(name, value, "Pass the path of a file.")
         if name in _LISTS and value is not None and (not isinstance(value, Iterable) or isinstance(value, Mapping)):
             raise _invalid(name, value, "Pass a list.")
+        if name in _LISTS and isinstance(value, Collection):  # an iterator would be used up
+            for item in value:
+                if not isinstance(item, str):
+                    raise _invalid(name, item, "Pass a list of text: '2024' is a name, 2024 is a number.")
+        if name == "options" and value is not None and not isinstance(value, Mapping):
+            raise _invalid(name, value, "Pass a mapping: {'schemas': ['app']}.")
 
 
 def _invalid(name: str, value: object, hint: str) -> ConfigurationError:

@@ -15,6 +15,7 @@ from airflow_pgbackup.repository.open import open_repository
 
 RunDag = Callable[..., Any]
 IMPORT = """
+from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
 from airflow_pgbackup.operators.refresh import PgRefreshOperator
 from airflow_pgbackup.operators.restore import PgRestoreOperator
@@ -137,6 +138,10 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
         "server": f"{prune}server=[])",
         "number": f"{prune}server=5)",
         "databases": f"{prune}server='srv', databases=5)",
+        "name": f"{prune}server='srv', databases=[2024])",
+        "fresh": f"PgBackupFreshnessSensor(task_id='{{id}}', repository={uri!r}, max_age=3600, server='srv', "
+        "databases=[2024])",
+        "options": "PgBackupCheckOperator(task_id='{id}', postgres_conn_id='srv', options=['schemas'])",
         "level": f"{prune}server='srv', minimum_level='')",
         "database": f"{dump}database=[])",
         "blank": f"{dump}database=' ')",
@@ -155,7 +160,10 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
         "restore": f"PgRestoreOperator(task_id='{{id}}', backup={as_text(backup)}, postgres_conn_id='srv', "
         "mode='replace', database=['app'])",
     }
-    check(run_dag, made, cases)
+    output = check(run_dag, made, cases)
+    assert "AttributeError" not in output
+    assert "invalid databases 2024" in output
+    assert "invalid options ['schemas']" in output
 
 
 def test_templates_that_render_to_the_text_none(run_dag: RunDag, made: Any) -> None:
