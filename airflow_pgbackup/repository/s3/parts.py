@@ -110,7 +110,7 @@ class Parts:
                 now = time.monotonic()
                 if until is None:
                     until = now + PATIENCE
-                if not is_outage(error) or now + pause > until:
+                if not is_outage(error) or now + pause > until or self._stopped.is_set():
                     raise
                 said = f"part {number} of {self._what} failed ({code_of(error) or type(error).__name__})"
                 log.warning("%s; it is sent again", printable(said))
