@@ -69,9 +69,9 @@ class _Parsing(Arg):
         parse_known_args = parser.parse_known_args
 
         def parse(args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Namespace, list[str]]:
-            from airflow_pgbackup.cli.parser import fill_in_repository
+            from airflow_pgbackup.cli.parser import arrange
 
-            given = fill_in_repository(self._command, sys.argv[1:] if args is None else args, os.environ)
+            given = arrange(self._command, sys.argv[1:] if args is None else args, os.environ)
             found, unknown = parse_known_args(given, namespace)
             if unknown:
                 parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from airflow_pgbackup import __version__
@@ -112,14 +112,27 @@ def debug_behind_command(arguments: Sequence[str]) -> list[str]:
 
 
 def with_default_repository(arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the arguments with the repository of the environment where REPOSITORY is left out.
+    """Return the arguments as :func:`arrange` does.
 
     :param arguments: the command, and its arguments.
     """
     command = next((one for one in COMMANDS if [one.name] == list(arguments[:1])), None)
     if command is None:
         return list(arguments)
-    return [command.name, *fill_in_repository(command, arguments[1:], environ)]
+    return [command.name, *arrange(command, arguments[1:], environ)]
+
+
+def arrange(command: Command, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the arguments of a command with the repository of the environment where REPOSITORY is left out, and its
+    positional arguments together: argparse refuses an optional one behind an option, ``show prod/crm --json 20261122``.
+    """
+    filled = fill_in_repository(command, arguments, environ)
+    positions = list(_positionals(command, filled))
+    end = [filled.index("--")] if "--" in filled else []
+    if not positions or {*range(positions[0], positions[-1])} <= {*positions, *end}:
+        return filled
+    rest = [text for at, text in enumerate(filled) if at not in (*positions, *end)]
+    return [*rest, *("--" for _ in end), *(filled[at] for at in positions)]
 
 
 def fill_in_repository(command: Command, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
@@ -157,7 +170,16 @@ def _positionals(command: Command, arguments: Sequence[str]) -> Iterator[int]:
         elif text == "--":
             only_positionals = True
         else:
-            value_follows = text in with_value  # not --to=…, nor -Uname
+            value_follows = _awaits_value(text, with_value)
+
+
+def _awaits_value(option: str, with_value: Collection[str]) -> bool:
+    """Return whether the value is the next argument, as behind ``--to`` and ``-yd``, not in ``--to=…``, ``-Uname``."""
+    if option.startswith("--"):
+        return option in with_value
+    letters = option[1:]
+    first = next((at for at, letter in enumerate(letters) if f"-{letter}" in with_value), None)
+    return first == len(letters) - 1
 
 
 def _is_repository(text: str, takes_paths: bool) -> bool:

@@ -22,6 +22,7 @@ from airflow_pgbackup.cli.program import Program
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import DEBUG_VARIABLE, Command
 from airflow_pgbackup.errors import DiskError
+from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.terminal import LogLines, Terminal, styled
 from airflow_pgbackup.text import printable_json
@@ -46,6 +47,7 @@ def run(
     interruption = Interruption(session.cancel, session.log)
     try:
         with _stray_errors(err, debug), spoken(program.wording(command, arguments)):
+            _require_values(command, arguments)
             session.settings = _with_keys(program.settings(), arguments)
             with interruption:
                 # Imported by name, so that a command loads only what its own verb needs.
@@ -65,6 +67,20 @@ def run(
             with suppress(DiskError):  # it is the error, or a second one
                 out.write(printable_json(json.dumps(failure.as_json(), indent=2)))
         return leave(failure.status) if failure.kind == INTERRUPTED else failure.status
+
+
+def _require_values(command: Command, arguments: argparse.Namespace) -> None:
+    """Require that no argument is given but empty, unless that is its default.
+
+    :raises ConfigurationError: one is.
+    """
+    for argument in command.arguments:
+        flag, default = argument.flags[0], argument.options.get("default")
+        name = argument.options.get("dest", flag.lstrip("-").replace("-", "_"))
+        value = vars(arguments).get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if one != default:
+                not_empty(name, one, written=flag if flag.startswith("-") else argument.options["metavar"])
 
 
 def _with_keys(settings: Settings, arguments: argparse.Namespace) -> Settings:

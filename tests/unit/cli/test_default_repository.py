@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_pgbackup.cli.parser import make_parser, with_default_repository
+from airflow_pgbackup.cli.parser import make_parser, parse, with_default_repository
 
 HOME, OTHER = "s3://bucket/pg", "file:///var/backups/pg"
 ID = "20261122T020000Z-3f9ac1"
@@ -40,6 +40,11 @@ ID = "20261122T020000Z-3f9ac1"
         ("--version", "--version"),
         ("nonsense x", "nonsense x"),
         ("", ""),
+        ("restore -Oj 4 prod/app", f"restore -Oj 4 {HOME} prod/app"),
+        ("restore -Oj4 prod/app", f"restore -Oj4 {HOME} prod/app"),
+        ("restore -yd app_copy prod/app", f"restore -yd app_copy {HOME} prod/app"),
+        ("restore -ydapp_copy prod/app", f"restore -ydapp_copy {HOME} prod/app"),
+        ("restore -yO prod/app", f"restore -yO {HOME} prod/app"),
     ],
 )
 def test_where_it_is_left_out(given: str, expected: str) -> None:
@@ -55,3 +60,31 @@ def test_h_is_help_and_capital_h_is_the_host() -> None:
     with pytest.raises(SystemExit) as ended:
         make_parser().parse_args(["dump", "-h"])
     assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (f"restore prod/app --mode create {ID}", {"series": "prod/app", "id": ID, "mode": "create"}),
+        (f"restore --mode create prod/app -Oj 4 {ID}", {"series": "prod/app", "id": ID, "jobs": 4}),
+        (f"restore prod/app -yd copy {ID} -O", {"series": "prod/app", "id": ID, "dbname": "copy", "no_owner": True}),
+        ("verify --level archive prod/app", {"series": "prod/app", "level": "archive", "id": "latest"}),
+        (f"show prod/app --json {ID}", {"series": "prod/app", "id": ID, "json": True}),
+        (f"get prod/app --into dumps {ID}", {"series": "prod/app", "id": ID, "into": "dumps"}),
+        (f"get prod/app --into=dumps -- {ID}", {"series": "prod/app", "id": ID, "into": "dumps"}),
+        (f"get prod/app -- {ID}", {"series": "prod/app", "id": ID}),
+        (f"diff prod/app --json {ID} --identity key {ID}", {"before": ID, "after": ID, "identity": "key"}),
+        ("adopt a.dump --server s b.dump", {"sources": ["a.dump", "b.dump"], "server": "s"}),
+    ],
+)
+def test_positional_arguments_between_options(given: str, expected: dict[str, object]) -> None:
+    command, *rest = given.split()
+    behind = OTHER if command != "verify" else f"{OTHER} --level restore"
+    for line, environ in (
+        (f"{command} {' '.join(rest)}", {"PGBACKUP_REPOSITORY": OTHER}),
+        (f"{command} {behind} {' '.join(rest)}", {}),
+    ):
+        parsed = parse(line.split(), environ)
+        assert not isinstance(parsed, int)
+        assert {"repository": OTHER, **expected}.items() <= vars(parsed).items()
+    assert parse(f"show {OTHER} prod/app --json {ID} more".split(), {}) == 2

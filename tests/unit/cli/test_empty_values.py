@@ -21,6 +21,18 @@ REPOSITORY = "file:///nowhere"
         (f"prune {REPOSITORY} --keep-daily 7 --keep-within", "--keep-within"),
         (f"prune {REPOSITORY} --keep-daily 7 --replace-after", "--replace-after"),
         (f"dump {REPOSITORY} -d app --recipient", "--recipient"),
+        (f"dump {REPOSITORY} -d app --server", "--server"),
+        (f"dump {REPOSITORY} -d app --identity", "--identity"),
+        (f"restore {REPOSITORY} prod/app --mode replace -H", "--host"),
+        (f"restore {REPOSITORY} prod/app -p", "--port"),
+        (f"restore {REPOSITORY} prod/app -U", "--username"),
+        (f"restore {REPOSITORY} prod/app --service", "--service"),
+        (f"restore {REPOSITORY} prod/app --globals", "--globals"),
+        (f"restore {REPOSITORY} prod/app --maintenance-db", "--maintenance-db"),
+        (f"restore {REPOSITORY} prod/app -t film -t", "--table"),
+        (f"upload {REPOSITORY} prod/app --to", "--to"),
+        (f"adopt {REPOSITORY} /nowhere --server", "--server"),
+        (f"verify {REPOSITORY} --all", "SERIES"),
     ],
 )
 @pytest.mark.parametrize("value", ["", " "])
@@ -37,3 +49,8 @@ def test_an_empty_value(
     error = capsys.readouterr().err
     assert f"{option} is empty" in error
     assert "hint: " in error
+
+
+def test_a_value_that_is_empty_by_default(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["pin", f"file://{tmp_path}/pg", "prod/app", "latest", "--reason", ""]) == 1
+    assert "is empty" not in capsys.readouterr().err
