@@ -160,7 +160,11 @@ def _write(output: DumpOutput, mine: Attempt, prepared: PreparedDump, *, count_r
     if not (count_rows and isinstance(prepared.options, DumpOptions)):
         return _Written(output.write(mine), None, prepared.left_out)
     with hold_source(
-        output.connection, prepared.options, client=prepared.client.version, context=output.context
+        output.connection,
+        prepared.options,
+        client=prepared.client.version,
+        max_replay_lag=prepared.max_replay_lag,
+        context=output.context,
     ) as held:
         artifact = output.with_snapshot(held.snapshot).write(mine)
         rows, left_out = held.rows(), held.left_out

@@ -27,6 +27,7 @@ class PreparedDump:
 
     :ivar options: fitted to the source.
     :ivar left_out: what pg_dumpall will not dump; None for nothing.
+    :ivar max_replay_lag: of a standby, in seconds; None for any.
     """
 
     source: Source
@@ -34,6 +35,7 @@ class PreparedDump:
     client: Client
     plan: DumpPlan
     left_out: tuple[str, ...] | None
+    max_replay_lag: float | None
 
 
 def prepare_dump(
@@ -79,4 +81,4 @@ def prepare_dump(
         lock_wait_timeout=settings.lock_wait_timeout,
         connect_to=connection.dbname,
     )
-    return PreparedDump(source, options, client, plan, left_out)
+    return PreparedDump(source, options, client, plan, left_out, max_lag)

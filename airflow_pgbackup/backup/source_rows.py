@@ -18,6 +18,7 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.databases.replay import read_replay
 from airflow_pgbackup.backup.databases.selection import select
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError, OptionError, ToolError
@@ -93,14 +94,18 @@ def hold_source(
     options: DumpOptions,
     *,
     client: Version,
+    max_replay_lag: float | None = None,
     context: RunContext | None = None,
 ) -> Iterator[HeldSource]:
     """Take a snapshot, and count its rows in a thread while the ``with`` lasts.
 
     :param client: version of the pg_dump that dumps.
+    :param max_replay_lag: of a standby, in seconds; None for any. It was checked before, but a connection that leads to
+        several servers may have reached another one then.
     :param context: its settings limit the wait for one table's lock; its log takes a line for each pattern of the
         options that selects nothing, and the like.
     :raises OptionError: the options set a snapshot of their own.
+    :raises ReplayLagError: the server is a standby that is too far behind its primary.
     :raises ConnectError: the server is unreachable, or the user lacks a privilege that pg_dump needs, too; or the
         counting failed, and so the body with a ToolError, since the snapshot ended with it.
     """
@@ -116,6 +121,8 @@ def hold_source(
     ):
         with _told(connection):
             snapshot = _begin(session, options, context.settings.lock_wait_timeout)
+            if max_replay_lag is not None and _is_standby(session):
+                read_replay(session).require_at_most(max_replay_lag, connection.label)
             findings = Findings()
             database = InspectedDatabase(session, connection.dbname, findings)
             counted, left_out = _tables(session, database, options, client)
@@ -155,8 +162,8 @@ def _tables(
     selection = select(database, options)
     counted, left_out = [], []
     rows: list[Any] = session.execute(_TABLES).fetchall()
-    (standby,) = session.execute("select pg_catalog.pg_is_in_recovery()").fetchone() or (False,)
-    takes_unlogged = not (options.no_unlogged_table_data or standby)  # as pg_dump, since a standby cannot read them
+    # As pg_dump, since a standby cannot read them.
+    takes_unlogged = not (options.no_unlogged_table_data or _is_standby(session))
     for oid, schema_oid, schema, name, unlogged, root_schema, root, by_enum in rows:
         if selection.takes_rows(oid, schema_oid) and (takes_unlogged or not unlogged):
             through_root = options.load_via_partition_root or (by_enum and loads_enums_through_root(client))
@@ -164,6 +171,11 @@ def _tables(
         else:
             left_out.append(f"{schema}.{name}")
     return counted, tuple(left_out)
+
+
+def _is_standby(session: psycopg.Connection[Any]) -> bool:
+    (standby,) = session.execute("select pg_catalog.pg_is_in_recovery()").fetchone() or (False,)
+    return bool(standby)
 
 
 def _count(

@@ -82,7 +82,7 @@ class Replay:
 def read_replay(session: psycopg.Connection[Any]) -> Replay:
     """Query the replay of a standby.
 
-    :param session: in autocommit mode.
+    :param session: if it is in a transaction, that is aborted where the server does not report its replay.
     :raises psycopg.Error: the query failed.
     """
     try:

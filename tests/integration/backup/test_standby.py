@@ -13,6 +13,7 @@ import pytest
 from psycopg.errors import FeatureNotSupported
 from standby import PRIMARY_SETTINGS, streaming_standby
 
+from airflow_pgbackup.backup import dump_preparation
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.replay import Replay, await_received, read_replay, replay_of
 from airflow_pgbackup.backup.dump import CONFLICT_TRIES, dump_cluster, dump_database
@@ -90,7 +91,7 @@ def manifest(here: Repository, reference: dict[str, object]) -> Any:
 
 
 def test_a_lagging_standby_is_refused_until_it_has_caught_up(
-    primary: PostgresServer, standby: PostgresServer, here: Repository
+    primary: PostgresServer, standby: PostgresServer, here: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(primary.params, "insert into t values (0)")
     wait_until(lambda: execute(standby.params, "select count(*) from t") == (1,))
@@ -104,6 +105,10 @@ def test_a_lagging_standby_is_refused_until_it_has_caught_up(
             dump(standby, here, **limit)
         assert "Retry when the standby has caught up" in (error.value.hint or "")
         assert not error.value.permanent
+    with monkeypatch.context() as patch:
+        patch.setattr(dump_preparation, "check_source", lambda *_, **more: None)  # as if it reached another server
+        with pytest.raises(ReplayLagError, match="more than max_replay_lag"):
+            dump(standby, here, count_rows=True, max_replay_lag=0)
     assert [entry.key for entry in here.list("db")] == [], "refused before the dump"
 
     lagging = dump(standby, here)  # without a limit
