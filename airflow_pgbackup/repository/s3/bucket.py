@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, cached_property, partial
@@ -111,6 +112,8 @@ class Bucket:
                 f"{store('endpoint_url')} holds credentials", hint=f"Remove them, and set {store('credentials')}."
             )
         limit_answers(client)
+        # A client is in reference cycles: without this, its connections stay open until the garbage collector runs.
+        weakref.finalize(self, client.close).atexit = False
         return client
 
     @property

@@ -66,7 +66,9 @@ class S3Repository(Repository):
         self._root = f"{prefix}/" if prefix else ""
         of = client_of._bucket if isinstance(client_of, S3Repository) else None
         self._bucket: Bucket = Bucket(bucket, options, of=of, cancel=cancel)
-        self.protection = S3Protection(self._bucket, self._root, self.uri, partial(self._upload, self._bucket))
+        self.protection = S3Protection(
+            self._bucket, self._root, self.uri, partial(_new_upload, self._root, self.uri, self._bucket)
+        )
 
     def console_url(self, folder: str) -> str | None:
         return console_url(self._bucket.client, self._bucket.name, f"{self._root}{folder}/")
@@ -240,14 +242,7 @@ class S3Repository(Repository):
             yield Incoming(finish, directory.offer)
 
     def _upload(self, bucket: Bucket, key: str, sha256: str | None = None) -> Upload:
-        return Upload(
-            bucket,
-            self._root + key,
-            self.location(key),
-            sha256=sha256,
-            fresh=key.startswith(TEMP_PREFIX),  # a probe, whose name is random
-            locked=_makes_a_backup(key),
-        )
+        return _new_upload(self._root, self.uri, bucket, key, sha256)
 
     def _remove_written(self, keys: Sequence[str]) -> None:
         try:
@@ -273,6 +268,18 @@ class S3Repository(Repository):
                 f"not deleted from {self.uri}: {', '.join(failed[:10])}{' …' if len(failed) > 10 else ''}",
                 hint=KEPT,
             )
+
+
+def _new_upload(root: str, uri: str, bucket: Bucket, key: str, sha256: str | None = None) -> Upload:
+    """Return the upload of one key. A function, so that a repository is in no reference cycle: see Bucket."""
+    return Upload(
+        bucket,
+        root + key,
+        f"{uri}/{key}",
+        sha256=sha256,
+        fresh=key.startswith(TEMP_PREFIX),  # a probe, whose name is random
+        locked=_makes_a_backup(key),
+    )
 
 
 def _makes_a_backup(key: str) -> bool:

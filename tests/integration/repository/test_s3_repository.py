@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import itertools
 import json
@@ -15,8 +16,10 @@ import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3.session
+import psutil
 import pytest
 from botocore.config import Config
 
@@ -532,3 +535,23 @@ def test_the_default_client_is_boto3s_own_chain(s3: S3Server, bucket: str, monke
     repository = open_repository(f"s3://{bucket}/pg")
     repository.init()
     assert json.loads(repository.read_bytes("repository.json"))["uuid"] == repository.uuid
+
+
+def test_connections_are_closed_with_the_repository(s3: S3Server, bucket: str) -> None:
+    """The API server opens a repository for each reading of the Backups page."""
+
+    def connections() -> int:
+        address = urlsplit(s3.endpoint_url)
+        return sum(each.raddr[1:] == (address.port,) for each in psutil.Process().net_connections("tcp"))
+
+    gc.collect()
+    before = connections()
+    gc.disable()
+    try:
+        repository = open_repository(f"s3://{bucket}/pg", s3=S3Options(client_factory=s3.client))
+        repository.init()
+        assert connections() > before
+        del repository
+        assert connections() == before
+    finally:
+        gc.enable()
