@@ -12,11 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from airflow_pgbackup.errors import ClientError, ToolError
+from airflow_pgbackup.errors import ClientError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.tools.capabilities import Version, has_compression_methods
 from airflow_pgbackup.postgres.tools.process import run_tool
 
@@ -208,6 +209,8 @@ def _at_once(ask: Callable[[_T], _U], programs: Iterable[_T]) -> list[_U]:
 
 def _try_version(program: Path) -> Version | ToolError:
     try:
+        with suppress(ToolKilled):  # as by the OOM killer: that says nothing about the program, so it is run again
+            return _probe_version(str(program), program.stat().st_mtime_ns)
         return _probe_version(str(program), program.stat().st_mtime_ns)
     except ToolError as error:
         return error

@@ -13,7 +13,7 @@ from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import ClientError, OptionError
 from airflow_pgbackup.postgres.options import DumpOptions, default_compression
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
-from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
+from airflow_pgbackup.postgres.tools.clients import Client, find_clients, search_clients, where_to_get
 
 
 @pytest.fixture
@@ -187,6 +187,14 @@ def test_an_error_lists_the_clients_that_do_not_fit(tmp_path):
     assert "embedded" not in error.hint  # the wheel has no version 99
     with pytest.raises(ClientError, match="found none at all"):
         choose_client(180000, clients=[])
+
+
+def test_a_client_that_is_killed_while_it_says_its_version_is_not_broken(tmp_path):
+    script = f"#!/bin/sh\nmkdir {tmp_path}/killed 2>/dev/null && kill -9 $$\necho 'pg_dump (PostgreSQL) 18.4'\n"
+    program(tmp_path / "bin" / "pg_dump", script)
+    found, problems = search_clients([str(tmp_path / "bin")], well_known=())
+    assert (tmp_path / "killed").is_dir()
+    assert (18, 4) in [client.version for client in found if client.bin_dir == tmp_path / "bin"], problems
 
 
 def test_where_to_get_names_the_package_that_has_the_program():
