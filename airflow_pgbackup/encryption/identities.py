@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.secret_files import is_open_to_others
 
 _LARGEST = 1 << 20
 _HINT = "Give a file as age-keygen writes it (AGE-SECRET-KEY-1…), or an SSH private key without a passphrase."
+# One may follow another without a space: a password field of a browser removes line breaks.
+_OF_AGE = re.compile(r"AGE-SECRET-KEY-1(?:(?!AGE-SECRET-KEY-1)\w)*")
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 
 class Identities:
@@ -32,22 +38,21 @@ class Identities:
     def parse(cls, text: str, what: str) -> Identities:
         """Return the identities in a text.
 
-        :param text: lines ``AGE-SECRET-KEY-1…``, with comments (``#``), as age-keygen writes them; or one SSH private
-            key in PEM form, without a passphrase.
+        :param text: keys ``AGE-SECRET-KEY-1…``, with comments, as age-keygen writes them, and SSH private keys in PEM
+            form, without a passphrase; with line breaks or without.
         :param what: names the source of the text in errors, which never quote the text.
         :raises ConfigurationError: there is none, or one cannot be read.
         """
         import pyrage
 
+        pems = list(_PEM.finditer(text))
         try:
-            if text.lstrip().startswith("-----BEGIN"):
-                return cls((pyrage.ssh.Identity.from_buffer(text.strip().encode() + b"\n"),))
-            lines = [line.strip() for line in text.splitlines()]
-            keys = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+            keys = [pyrage.x25519.Identity.from_str(key) for key in secrets_of_age(text)]
+            keys += [pyrage.ssh.Identity.from_buffer(_with_line_breaks(pem[1], pem[2])) for pem in pems]
         except (pyrage.IdentityError, ValueError):
-            raise ConfigurationError(f"{what} holds no identity that age can read", hint=_HINT) from None
-        if not keys:
-            raise ConfigurationError(f"{what} holds no identity", hint=_HINT)
+            raise ConfigurationError(f"{what} holds an identity that age cannot read", hint=_HINT) from None
+        if not keys or len(pems) < text.count("-----BEGIN "):
+            raise ConfigurationError(f"{what} holds no identity that age can read", hint=_HINT)
         return cls(tuple(keys))
 
     @classmethod
@@ -65,7 +70,7 @@ class Identities:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigurationError(f"the identity file {path} is not a regular file", hint=_HINT)
-            if found.st_mode & 0o077:
+            if is_open_to_others(found):
                 raise ConfigurationError(
                     f"others may read or write the identity file {path} (mode {stat.S_IMODE(found.st_mode):04o})",
                     hint="Run chmod 600 on it.",
@@ -74,3 +79,14 @@ class Identities:
         if len(data) > _LARGEST:
             raise ConfigurationError(f"the identity file {path} is larger than {_LARGEST} bytes", hint=_HINT)
         return cls.parse(data.decode("utf-8", "replace"), f"the identity file {path}")
+
+
+def secrets_of_age(text: str) -> list[str]:
+    """Return the secret keys of age in a text, whole or damaged."""
+    return _OF_AGE.findall(text)
+
+
+def _with_line_breaks(label: str, body: str) -> bytes:
+    if ":" not in body:  # no headers
+        body = "\n".join(textwrap.wrap("".join(body.split()), 64))
+    return f"-----BEGIN {label}-----\n{body.strip()}\n-----END {label}-----\n".encode()

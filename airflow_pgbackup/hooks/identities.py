@@ -21,7 +21,7 @@ def identities_of(conn_id: str) -> Identities:
     :raises NotProven: Airflow finds no connection with that id, perhaps only on this worker.
     :raises ConfigurationError: it has no password, or one that is no identity of age.
     """
-    from airflow_pgbackup.encryption.identities import Identities
+    from airflow_pgbackup.encryption.identities import Identities, secrets_of_age
 
     hint = "Store the secret key there: AGE-SECRET-KEY-1…, as age-keygen prints it, or an SSH private key."
     try:
@@ -31,6 +31,8 @@ def identities_of(conn_id: str) -> Identities:
             f"Airflow finds no connection {conn_id!r}, which should have the secret key",
             hint="Create it with that key as its password, or let this worker read it; only dumps need no key.",
         ) from None
+    for key in secrets_of_age(secret):  # also within a line
+        mask_secret(key)
     return Identities.parse(secret, f"connection {conn_id}")
 
 

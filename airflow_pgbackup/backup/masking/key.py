@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.secret_files import is_open_to_others
 from airflow_pgbackup.wording import setting
 
 SHORTEST = 16
@@ -34,22 +35,23 @@ class MaskingKey:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> MaskingKey:
-        """Return the key in a file that only its owner can read.
+        """Return the key in a file that only its owner can read, and a group if the owner is root.
 
         :raises ConfigurationError: no file, or others can read it.
         """
         try:
             with Path(path).open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
+                found = os.fstat(file.fileno())
                 secret = file.read(_LONGEST + 100)
         except OSError as error:
             raise ConfigurationError(
                 f"cannot read the masking key {path}: {os.strerror(error.errno or 0)}",
                 hint=f"{_NEW_KEY}, and name it with {setting('masking_key_file')}.",
             ) from None
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if not stat.S_ISREG(found.st_mode) or is_open_to_others(found):
             raise ConfigurationError(
-                f"the masking key {path} has mode {mode & 0o777:04o}: others can read it", hint=f"Run chmod 600 {path}."
+                f"the masking key {path} has mode {found.st_mode & 0o777:04o}: others can read it",
+                hint=f"Run chmod 600 {path}.",
             )
         return cls(secret)
 

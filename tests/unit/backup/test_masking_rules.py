@@ -174,7 +174,7 @@ def test_the_key_is_long_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     file = tmp_path / "key"
     for content, mode, expected in (
         (b"short", 0o600, "the masking key has 5 bytes, expected 16 to 4096"),
-        (b"0123456789abcdef\n", 0o640, "has mode 0640: others can read it"),
+        (b"0123456789abcdef\n", 0o644, "has mode 0644: others can read it"),
     ):
         file.write_bytes(content)
         file.chmod(mode)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from pathlib import Path
 
 import pyrage
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import MOST, Recipients
 from airflow_pgbackup.encryption.streams import encrypt
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.secret_files import is_open_to_others
 from airflow_pgbackup.settings import load
 
 OWNER = pyrage.x25519.Identity.generate()
@@ -131,12 +133,13 @@ def test_an_identity_file_as_age_keygen_writes_it(tmp_path: Path) -> None:
         (SECRET, 0o644, r"others may read or write the identity file .* \(mode 0644\)"),
         (SECRET, 0o620, r"others may read or write"),
         ("", 0o600, "holds no identity"),
-        (f"{SECRET}x", 0o600, "no identity that age can read"),
+        (f"{SECRET}x", 0o600, "an identity that age cannot read"),
         (PUBLIC, 0o600, "no identity that age can read"),
-        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", 0o600, "no identity"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", 0o600, "an identity that"),
+        (f"{SECRET}\n-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", 0o600, "no identity that age can read"),
         ("#" * (1 << 21), 0o600, "is larger than"),
     ],
-    ids=["read by others", "written by others", "empty", "damaged", "public", "no PEM", "large"],
+    ids=["read by others", "written by others", "empty", "damaged", "public", "no PEM", "cut PEM", "large"],
 )
 def test_an_identity_file_that_is_refused(tmp_path: Path, text: str, mode: int, said: str) -> None:
     path = tmp_path / "key.txt"
@@ -153,3 +156,42 @@ def test_no_file_and_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(ConfigurationError, match="is not a regular file"):
         Identities.read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("join", ["", " ", "\n"], ids=["one line", "spaces", "lines"])
+def test_identities_whose_line_breaks_a_browser_has_removed(join: str) -> None:
+    other = pyrage.x25519.Identity.generate()
+    (first, first_pem), (second, second_pem) = ssh_keys(), ssh_keys()
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    pem = rsa_key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    public = rsa_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    lines = [
+        f"# created: 2026-11-27T00:00:00Z\n# public key: {PUBLIC}\n{SECRET}",
+        str(other),
+        first_pem,
+        second_pem,
+        pem,
+    ]
+    text = join.join(join.join(lines).splitlines())
+    keys = list(Identities.parse(text, "the key").keys)
+    recipients = Recipients.parse([PUBLIC, str(other.to_public()), first, second, public])
+    assert recipients is not None
+    assert len(keys) == len(recipients.keys)
+    for recipient in recipients.keys:
+        assert pyrage.decrypt(pyrage.encrypt(b"x", [recipient]), keys) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "open"),
+    [
+        (0, 0o440, False),
+        (0, 0o640, False),
+        (0, 0o444, True),
+        (0, 0o660, True),
+        (50000, 0o440, True),
+        (50000, 0o400, False),
+    ],
+)
+def test_the_group_may_read_a_file_of_root(owner: int, mode: int, open: bool) -> None:
+    """As that of a Kubernetes Secret with fsGroup, which nobody can change."""
+    assert is_open_to_others(os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, 0, 9, 0, 0, 0))) is open
