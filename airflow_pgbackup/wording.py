@@ -42,6 +42,13 @@ class Wording:
         """Return how a partial backup set is made complete, as sentences."""
         return "See the failed tasks of what is missing. Clear them and the set's task: the set is completed then."
 
+    def identity(self) -> str:
+        """Return where a secret key of age is given, as an adverbial."""
+        return (
+            f"as the password of the connection that identity_conn_id or {self.setting('identity_conn_id')} names, "
+            f"or without these in the file of {self.setting('identity_file')}"
+        )
+
     def store(self, keyword: str) -> str:
         """Return where a property of an S3 store is given: ``endpoint_url``, ``verify``."""
         return f"{keyword} in the AWS connection"
@@ -94,6 +101,11 @@ def database() -> str:
 def complete_set() -> str:
     """Return how a partial backup set is made complete, as sentences."""
     return _current.complete_set()
+
+
+def identity() -> str:
+    """Return where a secret key of age is given, as an adverbial."""
+    return _current.identity()
 
 
 def store(keyword: str) -> str:

@@ -133,7 +133,8 @@ def check_bytes(
             with repository.read(key, pin=entry) as stream:
                 if target is not None and copied is not artifact:
                     pieces = hashed(stream.read)
-                    head, problem = decrypt_copy(pieces, target, plain, identities, file.path)
+                    recipients = artifact.encryption.recipients if artifact.encryption else ()
+                    head, problem = decrypt_copy(pieces, target, plain, identities, file.path, recipients)
                 else:
                     with _copying(stream, target) as source:
                         for _ in hashed(source):

@@ -137,7 +137,7 @@ class Checked:
             if artifact.encryption is None:
                 yield stored
             else:
-                with decrypted(stored, self.identities, artifact.name) as plain:
+                with decrypted(stored, self.identities, artifact.name, artifact.encryption.recipients) as plain:
                     yield Expected(plain, artifact.encryption.files[0])
 
     @property
@@ -146,8 +146,9 @@ class Checked:
 
         :raises NotProven: there is none, because no identity decrypts it.
         """
-        if self.path is None and self.manifest.artifact.encryption:
-            require_identities(self.identities, self.manifest.artifact.name)
+        artifact = self.manifest.artifact
+        if self.path is None and artifact.encryption:
+            require_identities(self.identities, artifact.name, artifact.encryption.recipients)
         if self.path is None:
             raise RuntimeError("this artifact was checked without a private copy")
         return self.path

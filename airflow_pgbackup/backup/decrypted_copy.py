@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,7 +45,12 @@ class _Target:
 
 
 def decrypt_copy(
-    pieces: Iterator[bytes], path: Path, expected: FileDigest, identities: Identities, what: str
+    pieces: Iterator[bytes],
+    path: Path,
+    expected: FileDigest,
+    identities: Identities,
+    what: str,
+    recipients: Sequence[str],
 ) -> tuple[bytes, str | NotProven | None]:
     """Decrypt a file, and compare what comes out with the manifest.
 
@@ -53,6 +58,7 @@ def decrypt_copy(
     :param path: of the copy.
     :param expected: the file, decrypted.
     :param what: names the file in problems.
+    :param recipients: the public keys to which it is encrypted.
     :return: the beginning of the copy, and a problem, after which the copy must not be used: a line, or NotProven if
         no identity decrypts it.
     :raises DiskError: the copy cannot be written.
@@ -63,7 +69,7 @@ def decrypt_copy(
     problem: str | NotProven | None = None
     with copy:
         try:
-            decrypt(PieceReader(pieces), target, identities, what)
+            decrypt(PieceReader(pieces), target, identities, what, recipients)
         except VerificationFailed as error:
             problem = error.message
         except NotProven as error:

@@ -130,7 +130,7 @@ class _Rewrap:
         self.identities = Identities()
         if manifest.artifact.encryption:
             self.identities = context.require_identities()
-            require_identities(self.identities, manifest.artifact.name)
+            require_identities(self.identities, manifest.artifact.name, manifest.artifact.encryption.recipients)
 
     def run(self) -> Evidence:
         """Make the new backup; return what is stored then."""
@@ -212,7 +212,7 @@ class _Rewrap:
                 _read_to_the_end(stored)
                 return
             try:
-                with decrypted(stored, self.identities, file.path) as stream:
+                with decrypted(stored, self.identities, file.path, old.artifact.encryption.recipients) as stream:
                     yield Expected(stream, self._plain_of(file))
             except (NotProven, VerificationFailed):
                 _read_to_the_end(stored)  # changed bytes are the cause, and then the error

@@ -69,5 +69,9 @@ class CommandWording(Wording):
     def complete_set(self) -> str:
         return "The lines above name the cause of each failure. Remove it, and run the command again for a new set."
 
+    def identity(self) -> str:
+        place = f"in the file of {self.setting('identity_file')}"
+        return f"with --identity, or {place}" if "--identity" in self._flags else place
+
     def store(self, keyword: str) -> str:
         return super().store(keyword) if self._aws else _BOTO3[keyword]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,10 +17,11 @@ from airflow_pgbackup.encryption.header import with_checked_header
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import NotProven, VerificationFailed
-from airflow_pgbackup.wording import setting
+from airflow_pgbackup.wording import identity
 
 SUFFIX = ".age"
 _PIECE = 1 << 20
+_SHOWN, _MOST_SHOWN = 80, 4  # characters of a recipient, recipients
 _AHEAD = 2  # pieces that wait for the thread
 
 
@@ -50,44 +51,53 @@ def encrypt(source: Readable, target: Writable, recipients: Recipients) -> None:
 
 
 @contextmanager
-def decrypted(source: Readable, identities: Identities, what: str) -> Iterator[Readable]:
+def decrypted(
+    source: Readable, identities: Identities, what: str, recipients: Sequence[str] = ()
+) -> Iterator[Readable]:
     """Give a reader of the source, decrypted. It gives no byte that was not authenticated; but a source that ends too
     early is an error only at its end.
 
     :param what: names the source in errors.
+    :param recipients: the public keys of which an identity is needed, for errors.
     :raises NotProven: no identity is that of a recipient.
     :raises VerificationFailed: when read: the source was not encrypted, or is damaged.
     """
 
     def work(reader: Any, writer: Any) -> None:
-        _decrypt(reader, writer, identities, what)
+        _decrypt(reader, writer, identities, what, recipients)
 
-    require_identities(identities, what)
+    require_identities(identities, what, recipients)
     with _Converter(source, work) as converter:
         yield PieceReader(converter.pieces())
 
 
-def decrypt(source: Readable, target: Writable, identities: Identities, what: str) -> None:
+def decrypt(
+    source: Readable, target: Writable, identities: Identities, what: str, recipients: Sequence[str] = ()
+) -> None:
     """Decrypt a source into a file. Parameters and errors as for :func:`decrypted`; errors of both ends pass."""
-    require_identities(identities, what)
+    require_identities(identities, what, recipients)
     with _Ends(source, target) as ends:
-        _decrypt(ends, ends, identities, what)
+        _decrypt(ends, ends, identities, what, recipients)
 
 
-def require_identities(identities: Identities, what: str) -> None:
+def require_identities(identities: Identities, what: str, recipients: Sequence[str] = ()) -> None:
     """Check that there is an identity.
 
+    :param recipients: those of the source, for errors.
     :raises NotProven: there is none.
     """
     if not identities:
-        raise NotProven(f"{what} is encrypted, and no identity was given to decrypt it", hint=_hint())
+        raise NotProven(f"{what} is encrypted, and no identity was given to decrypt it", hint=_hint(recipients))
 
 
-def _hint() -> str:
-    return f"Give the secret key of one of the manifest's recipients: in a file that {setting('identity_file')} names."
+def _hint(recipients: Sequence[str]) -> str:
+    shown = ", ".join(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…" for text in recipients[:_MOST_SHOWN])
+    more = f" and {len(recipients) - _MOST_SHOWN} more" if len(recipients) > _MOST_SHOWN else ""
+    of = f"one of its recipients ({shown}{more})" if recipients else "one of the manifest's recipients"
+    return f"Give the secret key of {of} {identity()}."
 
 
-def _decrypt(reader: Any, writer: Any, identities: Identities, what: str) -> None:
+def _decrypt(reader: Any, writer: Any, identities: Identities, what: str, recipients: Sequence[str]) -> None:
     import pyrage
 
     reader = with_checked_header(reader, what)
@@ -95,7 +105,7 @@ def _decrypt(reader: Any, writer: Any, identities: Identities, what: str) -> Non
         pyrage.decrypt_io(reader, writer, list(identities.keys))
     except pyrage.DecryptError as error:
         if "No matching keys" in str(error):
-            raise NotProven(f"none of the identities decrypts {what}", hint=_hint()) from None
+            raise NotProven(f"none of the identities decrypts {what}", hint=_hint(recipients)) from None
         raise VerificationFailed(f"{what} cannot be decrypted: {error}") from None
     except OSError as error:
         raise VerificationFailed(f"{what} cannot be decrypted: {error}") from None

@@ -149,7 +149,9 @@ def _opened(
 
 def _plain(source: Readable, manifest: Manifest, identities: Identities) -> AbstractContextManager[Readable]:
     artifact = manifest.artifact
-    return decrypted(source, identities, artifact.name) if artifact.encryption else nullcontext(source)
+    if artifact.encryption is None:
+        return nullcontext(source)
+    return decrypted(source, identities, artifact.name, artifact.encryption.recipients)
 
 
 def _sized(repository: Repository, key: str, file: FileDigest) -> Entry:

@@ -11,11 +11,14 @@ import pyrage
 import pytest
 
 from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.cli.vocabulary import Command, argument
+from airflow_pgbackup.cli.wording import CommandWording
 from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.encryption.streams import decrypt, decrypted, encrypt, encrypted
 from airflow_pgbackup.errors import NotProven, VerificationFailed
+from airflow_pgbackup.wording import spoken
 
 CHUNK = 64 * 1024  # of age's payload
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, (1 << 20) - 1, 1 << 20, 3 * (1 << 20) + 5]
@@ -137,5 +140,13 @@ def test_without_the_right_identity_nothing_is_said_against_the_backup() -> None
     other = Identities((pyrage.x25519.Identity.generate(),))
     with pytest.raises(NotProven, match=r"none of the identities decrypts app\.dump\.age"):
         read_all(decrypted(io.BytesIO(stored), other, "app.dump.age"))
-    with pytest.raises(NotProven, match=r"no identity was given .*identity_file"):
+    with pytest.raises(NotProven, match=r"no identity was given .*identity_conn_id .*identity_file"):
         read_all(decrypted(io.BytesIO(stored), Identities(), "app.dump.age"))
+    keys = [f"age1{number}" for number in range(6)]
+    command = Command("get", "", "", (argument("--identity"),), "")
+    for identities in (other, Identities()):
+        with (
+            spoken(CommandWording(command, program="pgbackup")),
+            pytest.raises(NotProven, match=r"age12, age13 and 2 more\) with --identity, or in"),
+        ):
+            read_all(decrypted(io.BytesIO(stored), identities, "app.dump.age", keys))
