@@ -26,7 +26,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each, read_evidence
-from airflow_pgbackup.repository.layout import LEVELS, SCOPES, Series, check_level, parse_backup_id
+from airflow_pgbackup.repository.layout import LEVELS, SCOPES, SPECIAL_FOLDERS, Series, check_level, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.wording import command
@@ -124,8 +124,21 @@ def parse_series(text: str) -> Series:
     except ValueError:
         special = ", ".join(f"server/@{kind}" for kind in ("cluster", *SCOPES))
         raise ConfigurationError(
-            f"{text!r} is not a series", hint=f"Write server/database, or for backups by pg_dumpall {special}."
+            f"{text!r} is not a series",
+            hint=_encoded_hint(text) or f"Write server/database, or for backups by pg_dumpall {special}.",
         ) from None
+
+
+def _encoded_hint(text: str) -> str | None:
+    """Return a hint for a series whose names are not percent-encoded."""
+    server, _, database = text.rpartition("/")
+    if not server or not database or parse_backup_id(database):
+        return None
+    try:
+        encoded = Series(server, None if database in SPECIAL_FOLDERS else database, SPECIAL_FOLDERS.get(database)).path
+    except ConfigurationError:
+        return None
+    return f"Write server/database with the names percent-encoded, as {command('list')} shows them: {encoded}."
 
 
 def _listed(repository: Repository, wanted: Series) -> Sequence[Backup]:

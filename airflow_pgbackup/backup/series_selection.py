@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Catalogue, select_series
-from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.layout import Series, decode_segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +45,26 @@ def require_server(repository: Repository, server: str | None, catalogue: Catalo
     """
     if server is None or catalogue.backups or catalogue.leftovers or catalogue.foreign:
         return
-    servers = nearest(server, repository.folders(""))
+    servers = nearest(server, _servers(repository))
     raise BackupNotFound(
         f"no backup of server {server} is in {repository.uri}",
         hint=f"The servers there include {', '.join(servers)}." if servers else "It has no backups.",
     )
 
 
+def _servers(repository: Repository) -> list[str]:
+    """Return the names of the servers in a repository, as an argument takes them: decoded."""
+    found = []
+    for folder in repository.folders(""):
+        with suppress(ValueError):  # a foreign folder
+            found.append(decode_segment(folder))
+    return found
+
+
 def nearest(name: str, names: Sequence[str], *, most: int = 3) -> list[str]:
     """Return the names most similar to a name."""
 
     def likeness(other: str) -> float:
-        return SequenceMatcher(None, name, other).ratio()
+        return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
 
     return sorted(names, key=likeness, reverse=True)[:most]

@@ -12,6 +12,7 @@ from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
 from airflow_pgbackup.cli.arguments import connection_argument, repository_argument
 from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.repository.layout import decode_segment, encode_segment
 
 
 def run(session: Session) -> None:
@@ -27,10 +28,13 @@ def run(session: Session) -> None:
         allow_older_server=arguments.allow_older_server,
     )
     repository = repository_argument(session)
-    with session.working(f"restoring a backup set of {arguments.server}", makes=True):
+    server = arguments.server
+    if server in (folders := repository.folders("")) and encode_segment(server) not in folders:
+        server = decode_segment(server)  # as list --sets shows it
+    with session.working(f"restoring a backup set of {server}", makes=True):
         outcome = restore_set(
             repository=repository,
-            server=arguments.server,
+            server=server,
             selector=arguments.id,
             target=target,
             analyze=not arguments.no_analyze,

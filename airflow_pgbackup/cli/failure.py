@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass, replace
 
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
@@ -28,7 +28,7 @@ _STATUS: tuple[tuple[type[PgBackupError], str], ...] = (
 _REPORT = "This is a defect. Run the command again with --debug and report what it prints, with the command."
 _UTF8 = "Use a UTF-8 locale, such as LC_ALL=C.UTF-8, and names in UTF-8."
 _LONGEST = 300
-_PARAMETER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+_PARAMETER = re.compile(r"(?<!-o )(?<!\[pgbackup\] )\b[a-z]+(?:_[a-z]+)+\b")
 _MODE = re.compile(r"(?<!--)\bmode (into_empty|into_existing|create|replace)\b")
 # Parameters of operators that the command line has under another name, or as the opposite.
 _PHRASES = (
@@ -36,7 +36,13 @@ _PHRASES = (
     ("pass minimum_level=None", "give --minimum-level none"),
     ("set terminate_sessions", "omit --keep-sessions"),
     ("Set terminate_sessions", "Omit --keep-sessions"),
+    (
+        "Pass server= as in the dumps; by default it is the connection id.",
+        "Give --server, the first part of the series.",
+    ),
 )
+_AWS_CONNECTION = "key and secret of the AWS connection, or the environment of this worker"
+_AWS_VARIABLES = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile in ~/.aws"
 
 INTERRUPTED = "Interrupted"
 
@@ -69,7 +75,16 @@ class Failure:
         hint = self.hint
         for phrase, ours in _PHRASES:
             hint = hint.replace(phrase, ours)
-        hint = _PARAMETER.sub(lambda found: f"--{found[0].replace('_', '-')}" if found[0] in names else found[0], hint)
+        if "aws_conn_id" not in names:
+            hint = hint.replace(_AWS_CONNECTION, _AWS_VARIABLES)
+        options = _tool_options(names) if _PARAMETER.search(hint) else frozenset[str]()
+
+        def flag(found: re.Match[str]) -> str:
+            if found[0] in names:
+                return f"--{found[0].replace('_', '-')}"
+            return f"-o {found[0]}" if found[0] in options else found[0]
+
+        hint = _PARAMETER.sub(flag, hint)
         return replace(self, hint=_MODE.sub(r"--mode \1", hint) if "mode" in names else hint)
 
     def as_json(self) -> dict[str, object]:
@@ -78,6 +93,17 @@ class Failure:
         if self.problems:
             error["problems"] = list(self.problems)
         return {"error": {**error, "exit_status": self.status}}
+
+
+def _tool_options(names: Container[str]) -> Set[str]:
+    """Return the options that ``-o`` of the command takes."""
+    if "option" not in names:
+        return frozenset()
+    from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions, RestoreOptions
+
+    if "globals" in names:  # of restore
+        return RestoreOptions.table().keys()
+    return DumpOptions.table().keys() | (DumpAllOptions.table().keys() if "cluster" in names else set())
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -36,7 +36,7 @@ def options_of(
             near = difflib.get_close_matches(name, [*table, *also], n=1)
             raise OptionError(
                 f"unknown {kind.tool} option {name!r}",
-                hint=f"Did you mean {near[0]}?" if near else "Name the option as its flag: no_owner for --no-owner.",
+                hint=f"Did you mean {near[0]}?" if near else "Name the option as its flag: -o no_owner for --no-owner.",
             )
         if isinstance(option, Switch | Pair):
             if text.lower() not in _TRUTH:

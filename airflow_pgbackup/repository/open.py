@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -64,9 +65,12 @@ def parse_uri(uri: str) -> tuple[str, str, str]:
         )
     if scheme == "file":
         if authority not in ("", "localhost"):
+            path = f"{authority}/{path}"
+            if path.startswith("~"):
+                path = os.path.expanduser(path).lstrip("/")  # noqa: PTH111  pathlib's raises without a home
             raise ConfigurationError(
                 f"a file:// URI with the host {authority!r}: {uri!r}",
-                hint=f"For a directory of this machine, write three slashes: file:///{authority}/{path}.",
+                hint=f"For a directory of this machine, write three slashes: file:///{path}.",
             )
         return scheme, "", _checked(uri, unquote(path))
     if authority.startswith("arn:"):

@@ -137,7 +137,7 @@ def check_coverage(
         findings.warning(
             "not_covered",
             f"{repository.uri} has no backup of {named(missing)}",
-            "Add the databases to the DAG, or dump the cluster with pg_dumpall.",
+            "Dump these databases too, or dump the cluster with pg_dumpall.",
             missing,
         )
 

@@ -16,6 +16,7 @@ import psycopg
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, ReplayLagError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -64,8 +65,8 @@ class Replay:
         if not self.reported:
             raise ReplayLagError(
                 f"the replay lag of {label} is unknown: this server does not report it",
-                hint="Leave max_replay_lag unset for this server, or dump from the primary. Amazon Aurora reports the "
-                "lag of its readers in CloudWatch (AuroraReplicaLag).",
+                hint=f"Omit {parameter('max_replay_lag')} for this server, or dump from the primary. Amazon Aurora "
+                "reports the lag of its readers in CloudWatch (AuroraReplicaLag).",
             )
         if self.lag_seconds is None:
             raise ReplayLagError(
@@ -74,7 +75,8 @@ class Replay:
             )
         if self.lag_seconds > max_replay_lag:
             raise ReplayLagError(
-                f"{label} is a standby with a replay lag of {self}, more than max_replay_lag = {max_replay_lag:g} s",
+                f"{label} is a standby with a replay lag of {self}, more than "
+                f"{parameter('max_replay_lag')} = {max_replay_lag:g} s",
                 hint="Retry when the standby has caught up (see pg_stat_wal_receiver there), or dump from the primary.",
             )
 
@@ -143,6 +145,7 @@ def seconds_of_lag(max_replay_lag: object) -> float | None:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise ConfigurationError(
-            f"invalid max_replay_lag {max_replay_lag!r}", hint="Give a number of seconds that is not negative."
+            f"invalid {parameter('max_replay_lag')} {max_replay_lag!r}",
+            hint="Give a number of seconds that is not negative.",
         )
     return seconds

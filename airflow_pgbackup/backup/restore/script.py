@@ -195,7 +195,8 @@ def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, 
     given = set(options.describe()) - _ALLOWED | ({"jobs"} if (options.jobs or 1) > 1 else set())
     if given:
         raise OptionError(
-            f"{', '.join(sorted(given))} cannot be used with a plain dump, which psql restores completely",
+            f"{', '.join(map(parameter, sorted(given)))} cannot be used with a plain dump, which psql restores "
+            "completely",
             hint="Dump in custom format to be able to select; or restore into another database and copy what you need.",
         )
     opened = script_opener(run, checked)

@@ -14,6 +14,7 @@ from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, request_digest
+from airflow_pgbackup.backup.series_selection import nearest
 from airflow_pgbackup.backup.sets.choose_set import intact_set
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, VerificationFailed
 from airflow_pgbackup.interruption import request_threads
@@ -126,9 +127,11 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     :raises ConfigurationError: a database is not in the set, or a backup is not the one that the set names.
     """
     if unknown := sorted(set(target.databases) - {str(each.database) for each in found.databases}):
+        names = [str(each.database) for each in found.databases]
+        more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise ConfigurationError(
             f"backup set {found.location} has no database {', '.join(unknown)}",
-            hint=f"It has {', '.join(str(each.database) for each in found.databases[:NAMED])}.",
+            hint=f"It has {', '.join(nearest(unknown[0], names, most=NAMED))}{more}.",
         )
     members = [each for each in found.databases if not target.databases or each.database in target.databases]
     if target.with_globals and found.globals:
