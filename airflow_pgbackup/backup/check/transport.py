@@ -6,6 +6,11 @@ Source: the libpq manual, sections SSL Support and Database Connection Control F
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
 
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.findings import Findings
@@ -21,6 +26,7 @@ _RISK = {
     "require": "the connection is encrypted, but any certificate is accepted, also an attacker's",
     "verify-ca": "any server with a certificate of that CA is accepted",
 }
+_FIRST_FIELD = re.compile(r"(?:\\.|[^:\\])*")  # of a line of a password file: the host, with : and \ escaped
 _BEFORE_SCRAM = frozenset({"password", "md5"})
 """Methods that give a server the password, or an answer that it can relay to the real server or use to guess."""
 
@@ -28,20 +34,25 @@ _BEFORE_SCRAM = frozenset({"password", "md5"})
 def check_transport(connection: ConnectionParams, findings: Findings) -> None:
     """Warn if an attacker on the network could impersonate the server.
 
-    Unix sockets and the loopback interface are safe; ``verify-full`` and Kerberos authenticate the server.
+    Unix sockets and the loopback interface are safe; ``verify-full``, Kerberos and channel binding, which needs the
+    server to know the password's hash, authenticate the server.
     """
     keywords = connection.keywords
+    if keywords.get("channel_binding") == "require":
+        return
     # With the system's certificate authorities libpq accepts no weaker mode than verify-full.
     mode = keywords.get("sslmode") or ("verify-full" if keywords.get("sslrootcert") == "system" else "prefer")
     if mode == "verify-full" or keywords.get("gssencmode") == "require" or not _by_network(connection):
         return
     findings.warning(
         "tls_verification",
-        f"{connection.label} is reached over a network with sslmode={mode}: {_RISK.get(mode, 'unknown mode')}",
+        f"{connection.label} is reached over a network with sslmode={mode}: {_risk(mode, keywords)}",
         "Set sslmode=verify-full in the connection, and sslrootcert to the file of the server's CA, or to system for a "
         "public CA.",
     )
-    if connection.password is not None and _sends_passwords(keywords.get("require_auth", "")):
+    # The services that take a token, as AWS IAM, ask for it in clear text, which require_auth would refuse.
+    has_password = isinstance(connection.password, str) or (connection.password is None and _has_in_passfile(keywords))
+    if has_password and _sends_passwords(keywords.get("require_auth", "")):
         findings.warning(
             "require_auth",
             f"{connection.label} sends its password in clear text or by MD5 if the server asks for that, even to an "
@@ -61,9 +72,32 @@ def check_keepalives(connection: ConnectionParams, findings: Findings) -> None:
         report_problem(findings, "keepalives", [f"keepalives_idle = {idle}"])
 
 
+def _risk(mode: str, keywords: Mapping[str, str]) -> str:
+    # With a CA's file require checks the certificate, for compatibility; without that file libpq ignores the keyword.
+    if mode == "require" and (file := keywords.get("sslrootcert")) and Path(file).exists():
+        return f"with sslrootcert that acts as verify-ca: {_RISK['verify-ca']}"
+    return _RISK.get(mode, "unknown mode")
+
+
 def _by_network(connection: ConnectionParams) -> bool:
-    hosts = connection.keywords.get("hostaddr") or connection.host  # libpq connects to hostaddr if there is one
-    return any(not _is_local(host.strip()) for host in hosts.split(","))
+    return any(not _is_local(host) for host in _hosts(connection.keywords))
+
+
+def _hosts(keywords: Mapping[str, str]) -> list[str]:
+    """Return what libpq connects to: of each host its hostaddr, if it has one."""
+    hosts, addresses = keywords.get("host", "").split(","), keywords.get("hostaddr", "").split(",")
+    return [address.strip() or host.strip() for host, address in zip_longest(hosts, addresses, fillvalue="")]
+
+
+def _has_in_passfile(keywords: Mapping[str, str]) -> bool:
+    """Return whether the password file has a line for one of the hosts."""
+    try:
+        lines = Path(keywords.get("passfile", os.devnull)).read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    named = {host.strip() for key in ("host", "hostaddr") for host in keywords.get(key, "").split(",")} | {"*"}
+    fields = (match[0].replace("\\", "") for line in lines if line[:1] != "#" and (match := _FIRST_FIELD.match(line)))
+    return any(field in named for field in fields if field)
 
 
 def _is_local(host: str) -> bool:
