@@ -49,7 +49,16 @@ class PrivateDirectory:
         import tempfile
         from pathlib import Path
 
-        parent = Path(self._parent or tempfile.gettempdir()).absolute()
+        try:
+            parent = Path(self._parent or tempfile.gettempdir()).absolute()
+        except FileNotFoundError as error:  # none of the usual ones is writable
+            from airflow_pgbackup.errors import DiskError
+            from airflow_pgbackup.wording import setting
+
+            raise DiskError(
+                f"no writable directory for temporary files: {error.strerror}",
+                hint=f"Set TMPDIR, or {setting('temp_dir')}, to a writable directory on a local disk.",
+            ) from error
         # The path is stored before the directory is made, so that an interrupt in between does not leave it behind.
         self._path = path = parent / f"{PREFIX}{os.urandom(8).hex()}"
         try:
@@ -62,8 +71,7 @@ class PrivateDirectory:
             self.remove()
             raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
-                hint=self._hint
-                or f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a file system with locks.",
+                hint=self._hint or f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a local disk.",
             ) from error
         except BaseException:
             self.remove()

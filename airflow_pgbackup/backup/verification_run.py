@@ -25,6 +25,7 @@ from airflow_pgbackup.errors import (
 )
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptContinues
+from airflow_pgbackup.postgres.compare.database_reader import BY_LC_MONETARY, BY_SETTINGS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
@@ -40,7 +41,12 @@ _HINTS = {
 }
 """Hints for failures that have none."""
 
-_MONEY = "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch)."
+_UNPROVEN = {
+    BY_SETTINGS: "Dump with this package, which fixes time zone and bytea_output. For another lc_monetary, "
+    "rehearse on a server with that of the source (scratch_conn_id, --scratch).",
+    BY_LC_MONETARY: "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch).",
+    "of another version": "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
+}
 
 
 @dataclass
@@ -169,6 +175,8 @@ class VerificationRun:
             )
         except VerificationFailed as error:
             self._unreadable("restore", error)
+        except DiskError as error:
+            raise NotProven(error.message, hint=error.hint) from error
         self.tables = found.tables
         self.differences = tuple(found.differences)
         self.restore_seconds = found.restore_seconds
@@ -181,7 +189,8 @@ class VerificationRun:
             wrong = [f"{each.kind} {each.name} {each.detail}" for each in found.differences]
             self._fail("restore", wrong, _HINTS["differences"])
         if found.unproven:
-            raise NotProven(found.unproven[0], hint=_MONEY)
+            hint = next((hint for reason, hint in _UNPROVEN.items() if reason in found.unproven[0]), None)
+            raise NotProven(found.unproven[0], hint=hint)
         self.checks.append(
             Check(
                 "restore",

@@ -24,7 +24,16 @@ def without_event_triggers(params: ConnectionParams) -> ConnectionParams:
 
     Only a superuser, or a role with the privilege to set ``event_triggers``, can connect with it.
     """
-    options = f"{params.keywords_with_defaults().get('options', '')} -c event_triggers=off".strip()
+    return _with_option(params, "event_triggers=off")
+
+
+def without_role(params: ConnectionParams) -> ConnectionParams:
+    """Return a connection whose sessions keep their user, whatever role the database sets with ``SET role``."""
+    return _with_option(params, "role=none")
+
+
+def _with_option(params: ConnectionParams, setting: str) -> ConnectionParams:
+    options = f"{params.keywords_with_defaults().get('options', '')} -c {setting}".strip()
     return replace(params, keywords={**params.keywords, "options": options})
 
 

@@ -14,6 +14,7 @@ from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven, OptionError
 from airflow_pgbackup.postgres.archive.toc import is_about, iterate_toc
+from airflow_pgbackup.postgres.compare.database_reader import BY_SETTINGS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions import old_names
@@ -145,9 +146,11 @@ def compare_definitions(
     old_client = manifest.client.version if not exact and _client_major(manifest) <= old_names.LAST else ""
     if old_client:
         archived = old_names.in_new_names(archived, restored)
-    found = compare_objects(archived, restored, definitions=exact, money=money)
+    adopted = copy.dump.other_settings == BY_SETTINGS
+    found = compare_objects(archived, restored, definitions=exact, money=money, all_settings=adopted)
     ignore_added = bool(manifest.options.get("filters"))
-    differences, unproven = _separate_unproven(found, ignore_added=ignore_added, old_client=old_client)
+    why = copy.dump.other_settings
+    differences, unproven = _separate_unproven(found, why, ignore_added=ignore_added, old_client=old_client)
     return ComparedDefinitions(differences=differences, unproven=unproven, notes=notes)
 
 
@@ -183,10 +186,11 @@ def _both_sides(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolPr
 
 
 def _separate_unproven(
-    every: Iterable[ObjectDifference], *, ignore_added: bool, old_client: str
+    every: Iterable[ObjectDifference], other_settings: str, *, ignore_added: bool, old_client: str
 ) -> tuple[list[Difference], list[str]]:
     """Return the differences that are the backup's fault, and those that may not be.
 
+    :param other_settings: why values may differ.
     :param ignore_added: ignore objects that only the copy has.
     :param old_client: the version of the pg_dump that wrote the dump, if it named objects otherwise; '' if not.
     """
@@ -195,8 +199,7 @@ def _separate_unproven(
     for found in every:
         if found.only_money:
             unproven.append(
-                f"{found.kind.lower()} {found.label} differs, perhaps because of another lc_monetary (type money): "
-                f"{found.detail}"
+                f"{found.kind.lower()} {found.label} differs, perhaps because of {other_settings}: {found.detail}"
             )
         elif old_client:
             unproven.append(

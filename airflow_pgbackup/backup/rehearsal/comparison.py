@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
+from airflow_pgbackup.backup.databases.sessions import without_role
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions, dump_copy
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
@@ -57,7 +58,7 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
         restore_seconds=round(copy.seconds, 3),
         notes=[*copy.notes, *server.notes],
     )
-    connection = server.without_login_triggers(copy.connection)
+    connection = without_role(server.without_login_triggers(copy.connection))
     name = copy.dump.manifest.artifact.name
     databases = archive.databases if copy.database is None else [copy.database]
     manifest = copy.dump.manifest
@@ -93,6 +94,7 @@ def _open_copy(copy: RestoredCopy, connection: ConnectionParams, encoding: str |
         encoding=encoding or str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
+        other_settings=copy.dump.other_settings,
         sessions=copy.server.most_jobs(),
         cancel=copy.dump.cancel,
         deadline=copy.dump.deadline,
@@ -126,8 +128,10 @@ def _compare_database(
             result.unproven.append(f"{name}: {compared.detail}")
         elif compared.detail:
             result.notes.append(f"{name}: {compared.detail}")
-    for name, detail in compare_sequences(reader, archive, key, has_value=has_value):
+    advanced: list[str] | None = [] if reader.views_draw() else None
+    for name, detail in compare_sequences(reader, archive, key, has_value=has_value, advanced=advanced):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
+    result.notes += [f"{prefix}{line}" for line in advanced or ()]
     for name, detail in compare_materialized_views(reader, archive, key):
         result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
     for oid, detail in compare_large_objects(reader, archive, key):

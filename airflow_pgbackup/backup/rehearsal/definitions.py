@@ -32,6 +32,13 @@ class Definitions:
         return frozenset(name for section in sections for name in section.requirements.extensions)
 
     @property
+    def tables(self) -> int:
+        """The number of tables, or of the database that has the most."""
+        if self.toc:
+            return sum(entry.kind == "TABLE" for entry in self.toc.entries)
+        return max((section.tables for section in (self.script.sections if self.script else ())), default=0)
+
+    @property
     def as_owners(self) -> bool:
         """Whether the owners create the objects of a script, as with ``--use-set-session-authorization``."""
         return any(section.requirements.as_owners for section in (self.script.sections if self.script else ()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.context import begin_silent_step, discard
 from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.postgres.compare.database_reader import BY_LC_MONETARY, BY_SETTINGS
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
@@ -52,6 +53,11 @@ class RehearsedDump:
     def is_part(self) -> bool:
         """Whether the dump's options, unknown if it was adopted, may have left out what its objects use."""
         return is_part(self.manifest)
+
+    @property
+    def other_settings(self) -> str:
+        """By which settings values may differ. This package dumps with fixed ones, apart from lc_monetary."""
+        return BY_SETTINGS if "adopted_from" in self.manifest.origin else BY_LC_MONETARY
 
     @property
     def is_plain(self) -> bool:

@@ -85,6 +85,7 @@ def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, serv
         other_locale=server.other_locale,
         other_zone=server.other_zone,
         other_source=_other_source(dump, server),
+        service=dump.manifest.source.service or "",
         money=definitions.style.money,
         generated=definitions.style.generated,
     )

@@ -116,7 +116,9 @@ def _open_server(
     dump: RehearsedDump, definitions: Definitions, scratch: ConnectionParams | None
 ) -> AbstractContextManager[RehearsalServer]:
     if scratch is None:
-        return start_throwaway_server(dump.manifest, dump.settings, extensions=definitions.extensions)
+        return start_throwaway_server(
+            dump.manifest, dump.settings, extensions=definitions.extensions, tables=definitions.tables
+        )
     return use_scratch_server(dump, scratch)
 
 

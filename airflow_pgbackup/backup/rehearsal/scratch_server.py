@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.programs import choose_loader, choose_plain_loader
 from airflow_pgbackup.backup.rehearsal.server import (
+    CONVENTIONAL_ROLES,
     LOCALE_LACKING,
     LOCALE_UNNAMED,
     MOST_JOBS,
@@ -35,7 +36,6 @@ from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.clients import find_clients, where_to_get
-from airflow_pgbackup.repository.source_roles import SourceRoles
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ class ScratchServer(RehearsalServer):
     server: ServerInfo
     temporary: TemporaryDatabases
     shared_roles: StandIns
-    session_options: str = "-c synchronous_commit=off -c lc_messages=C"  # the verdict depends on its messages
+    session_options: str = "-c synchronous_commit=off -c lc_messages=C"
 
     local: ClassVar[bool] = False
     keeps_database_name: ClassVar[bool] = False
@@ -84,7 +84,7 @@ class ScratchServer(RehearsalServer):
                 f"{self.label} lacks {'tablespaces' if len(missing) > 1 else 'tablespace'} {', '.join(missing)}",
                 hint="Create them on the scratch server, in any directory.",
             )
-        self.create_roles(needs.roles, needs.superusers)
+        self.create_roles(needs.roles, needs.superusers_of(self.major))
 
     def _create_roles(self, names: Iterable[str], superusers: Collection[str]) -> set[str]:
         names = provisioning.creatable_names(names)
@@ -187,7 +187,7 @@ def use_scratch_server(dump: RehearsedDump, connection: ConnectionParams) -> Ite
             programs=programs,
             loader=loader,
             notes=(f"rehearsed on {label}",),
-            source_roles=manifest.source.roles or SourceRoles(),
+            source_roles=manifest.source.roles or CONVENTIONAL_ROLES,
             server=server,
             temporary=temporary,
             shared_roles=shared_roles,

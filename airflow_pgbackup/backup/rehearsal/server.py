@@ -40,8 +40,8 @@ _FULL = re.compile("too many clients|too many connections|connection slots are r
 _LOGGED = re.compile(r"([0-9A-Z]{5}) (?:ERROR|FATAL|PANIC): +(.*)")
 _LOG_TAIL = 1 << 20  # bytes
 
-# A role of this name was most likely the bootstrap superuser of the dumped server.
-_CONVENTIONAL_SUPERUSER = "postgres"
+CONVENTIONAL_ROLES = SourceRoles(superusers=("postgres",))
+"""What is assumed where a manifest says nothing: the bootstrap superuser of most servers has this name."""
 
 LOCALE_UNNAMED = "the dump does not name the locale of its database"
 LOCALE_LACKING = "the server lacks the locale of the dumped database"
@@ -64,7 +64,7 @@ class RehearsalServer:
     :ivar loader: the client that restores.
     :ivar containment: how the dump's SQL is isolated, for the log.
     :ivar notes: about the server, for the report.
-    :ivar source_roles: what the manifest says about the roles of the dumped database.
+    :ivar source_roles: what the manifest says about the roles of the dumped database, or what is assumed.
     :ivar stand_ins: the roles that this rehearsal created in a throwaway server; no other role is given rights there.
     :ivar plain_roles: stand-ins for roles of the dump that are not superusers.
     :ivar other_locale: why the copy may compare text by another locale than the source; '' if it does not.
@@ -90,7 +90,7 @@ class RehearsalServer:
     """Whether the server reads and writes files of this machine."""
     keeps_database_name: ClassVar[bool] = True
     """Whether the copy's database has the name of the dumped one."""
-    session_options: str = ""
+    session_options: str = "-c lc_messages=C"  # the verdict depends on its messages
     """Options of the sessions that restore, as in PGOPTIONS."""
     hint: ClassVar[str] = "Install it on this worker."
     """What to do if the server lacks something."""
@@ -154,19 +154,19 @@ class RehearsalServer:
         :raises NotProven: the server lacks something.
         """
         provisioning.check_extensions(self.params, needs.extensions)
-        self.create_roles(needs.roles, needs.superusers)
+        self.create_roles(needs.roles, needs.superusers_of(self.major))
         provisioning.create_tablespaces(self.params, needs.tablespaces)
 
     def create_roles(self, names: Iterable[str], superusers: Collection[str] = ()) -> None:
         """Create stand-ins for the roles that do not exist.
 
         A dump does not contain their attributes and memberships, its manifest may. A stand-in is a superuser only if
-        the role was one, is called postgres, or owns something that only a superuser may own.
+        the role was one, or owns something that only a superuser may own.
 
         :param superusers: roles that own such a thing.
         """
         source = self.source_roles
-        superusers = {*superusers, *source.superusers, _CONVENTIONAL_SUPERUSER}
+        superusers = {*superusers, *source.superusers}
         created = self._create_roles(source.with_inherited(names), superusers)
         self.plain_roles |= created - superusers
 
@@ -269,15 +269,16 @@ class RehearsalServer:
 
 @contextmanager
 def start_throwaway_server(
-    manifest: Manifest, settings: Settings, *, extensions: Collection[str] = ()
+    manifest: Manifest, settings: Settings, *, extensions: Collection[str] = (), tables: int = 0
 ) -> Iterator[RehearsalServer]:
     """Start a throwaway server for a rehearsal, which is removed at the end.
 
     :param extensions: the extensions in the dump.
+    :param tables: how many tables the dump has.
     :raises NotProven: this machine lacks the programs, the disk space or, if required, the sandbox.
     """
     programs, loader = choose_programs(manifest, settings)
-    with throwaway_server(manifest, programs, settings, extensions=extensions) as server:
+    with throwaway_server(manifest, programs, settings, extensions=extensions, tables=tables) as server:
         started = RehearsalServer(
             params=server.params,
             directory=server.shared,
@@ -286,7 +287,7 @@ def start_throwaway_server(
             sandbox=server.sandbox,
             socket_dir=server.socket_dir if server.sandbox else None,
             log=server.log_path,
-            source_roles=manifest.source.roles or SourceRoles(),
+            source_roles=manifest.source.roles or CONVENTIONAL_ROLES,
         )
         if server.sandbox:
             started.containment = f"in a sandbox, as uid {server.sandbox.uid}"

@@ -23,9 +23,10 @@ BULK_LOAD = {
     "max_connections": "30",
     "jit": "off",
     "allow_in_place_tablespaces": "on",
-    "max_locks_per_transaction": "512",
     "log_line_prefix": "%e ",  # the SQLSTATE, which separates errors of the backup from errors of the server
 }
+
+_LEAST_LOCKS = 512  # for each of the connections
 
 # Extensions that work, or can be created, only if their library is preloaded, each with the settings that turn off its
 # background work. Tested, or taken from their documentation.
@@ -54,17 +55,24 @@ PRELOADED: dict[str, dict[str, str]] = {
 
 @contextmanager
 def throwaway_server(
-    manifest: Manifest, programs: Client, settings: Settings, *, extensions: Collection[str] = ()
+    manifest: Manifest, programs: Client, settings: Settings, *, extensions: Collection[str] = (), tables: int = 0
 ) -> Iterator[PostgresServer]:
     """Start a private server, which is removed at the end.
 
     :param extensions: the extensions in the dump. Those that need it are preloaded, if this machine has them.
+    :param tables: how many tables the dump has: the dump of the copy locks all of them.
     :raises NotProven: not enough disk space.
     """
     check_disk_space(manifest, settings)
     directory = Path(settings.temp_dir) if settings.temp_dir else None
     jobs = str(usable_processors())
-    settings_ = {**BULK_LOAD, "max_parallel_maintenance_workers": jobs, **_preload(programs, manifest, extensions)}
+    locks = str(max(_LEAST_LOCKS, tables // int(BULK_LOAD["max_connections"]) + 64))
+    settings_ = {
+        **BULK_LOAD,
+        "max_locks_per_transaction": locks,
+        "max_parallel_maintenance_workers": jobs,
+        **_preload(programs, manifest, extensions),
+    }
     with PostgresServer(programs.bin_dir, directory=directory, settings=settings_, contained=True) as server:
         yield server
 

@@ -127,6 +127,8 @@ _SEARCH_PATH = (
     f"= ... in the source, and dump again. {_RESCUE}"
 )
 _UNQUALIFIED = re.compile(r'^(?:relation|function|type|operator|procedure|aggregate) "?[^".(]+"?(?:\(| does)')
+_OF_CATALOG = re.compile(r'(?:relation|function|type) "?pg_catalog"?\.')
+_IN_FUNCTION = re.compile(r"^CONTEXT: .*\bfunction |^(?:SQL|PL/\w+) function ")
 _COPY = re.compile(r'COPY failed for table ("(?:[^"]|"")+")')
 _UNDEFINED = ("42883", "42P01", "42704")  # function, relation, object
 _NAMES = ("42P01", "42883", "42703", "42704", "3F000")
@@ -172,6 +174,7 @@ def judge(
     other_locale: str = "",
     other_zone: str = "",
     other_source: str = "",
+    service: str = "",
     money: Collection[str] = (),
     generated: bool = False,
 ) -> PgBackupError:
@@ -186,6 +189,7 @@ def judge(
     :param other_locale: why the copy may compare text by another locale than the source; '' if it does not.
     :param other_source: the major version of the source if that of the server differs. System catalogs and functions
         may then differ too.
+    :param service: the managed service of the source, '' if none is known. It may have functions of its own.
     :param other_zone: why functions may use another time zone than in the source; '' if they do not.
     :param money: tables with values of type money, as :attr:`.DumpStyle.money`.
     :param generated: the dump has generated columns, whose values the server computes.
@@ -199,11 +203,16 @@ def judge(
     for line in lines:
         message = _text(line)
         state = sqlstate(message) or _guess(message)
-        if state in _UNDEFINED and other_versions:
+        if state in (*_UNDEFINED, "42703") and other_versions:
             return NotProven(
                 f"{label} has other versions of extensions, which may lack what the dump uses: "
                 f"{'; '.join(other_versions)}; {error.message}",
                 hint=f"Install the backup's version of the extension on the worker, or {_SCRATCH}.",
+            )
+        if service and state in _UNDEFINED and _may_be_of_service(message, error.stderr):
+            return NotProven(
+                f"{label} may lack what exists only on {service}, the source's service: {error.message}",
+                hint="Restore into a database of that service to prove the backup, or do not dump the object.",
             )
         if other_source and (
             state == "42703"
@@ -247,6 +256,16 @@ def judge(
     return NotProven(
         f"the restore failed, perhaps not because of the backup: {error.message}",
         hint=hint_for("\n".join(lines)) or f"Resolve the cause and rehearse again, or {_SCRATCH}.",
+    )
+
+
+def _may_be_of_service(message: str, stderr: Sequence[str]) -> bool:
+    """Return whether an undefined object may belong to pg_catalog of the source.
+
+    pg_dump omits only this schema from a name. A function can omit others too, but then the CONTEXT names the function.
+    """
+    return bool(_OF_CATALOG.match(message)) or (
+        _UNQUALIFIED.match(message) is not None and not any(map(_IN_FUNCTION.search, stderr))
     )
 
 

@@ -64,7 +64,11 @@ def compare_tables(
         if relation is None:
             yield TableComparison(table, "different", "the table is missing after the restore")
         elif missing:
-            yield TableComparison(table, "different", f"column {missing[0]} is missing after the restore")
+            detail = f"column {missing[0]} is missing after the restore"
+            if relation.of_extension:
+                detail = f"table of an extension, perhaps of another version: {detail}"
+            result = "notcompared" if relation.of_extension else "different"
+            yield TableComparison(table, result, detail, unproven=relation.of_extension)
         elif relation.kind == "f":
             yield TableComparison(table, "notcompared", "foreign data: its server is not part of the backup")
         elif relation.foreign:
@@ -118,7 +122,7 @@ def _compare_sets(
         elif found.rows != table.rows:
             yield _other_rows(table, found.rows)
         elif relation.money:
-            detail = f"{_rows(table.rows)}, some of which differ, perhaps because of another lc_monetary (type money)"
+            detail = f"{_rows(table.rows)}, some of which differ, perhaps because of {restored.other_settings}"
             yield TableComparison(table, "notcompared", detail, unproven=True)
         else:
             yield TableComparison(table, "different", f"{_rows(table.rows)}, some of which differ from the dump")
@@ -200,11 +204,14 @@ def compare_sequences(
     database: str | None,
     *,
     has_value: Callable[[str, str], bool] = lambda schema, name: False,
+    advanced: list[str] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield name and difference of each sequence whose value differs from the dumped one.
 
     :param has_value: returns whether the dump must have the value of a sequence, by schema and name. It is not asked
         about those of extensions, and unlogged ones, whose values pg_dump leaves out on a standby.
+    :param advanced: takes a line for each sequence whose value is greater than the dumped one, instead: materialized
+        views have drawn from it. None: that is a difference.
     """
     dumped = {(value.schema, value.name): value for value in summary.sequences if value.database == database}
     relations = restored.relations()
@@ -219,7 +226,11 @@ def compare_sequences(
     for value in restored.sequences(existing):
         wanted = dumped[value.schema, value.name]
         if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):
-            yield f"{value.schema}.{value.name}", _sequence_detail(value, wanted)
+            name, detail = f"{value.schema}.{value.name}", _sequence_detail(value, wanted)
+            if advanced is not None and value.last_value > wanted.last_value and value.is_called:
+                advanced.append(f"sequence {name} {detail}, because a materialized view draws from it")
+            else:
+                yield name, detail
 
 
 def _sequence_detail(found: SequenceValue, expected: SequenceValue) -> str:

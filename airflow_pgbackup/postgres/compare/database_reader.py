@@ -39,7 +39,12 @@ SESSION: tuple[LiteralString, ...] = (
     "SET row_security = off",
 )
 
-# The types with values of type money: the type itself, its arrays, domains, ranges, and composite types.
+BY_LC_MONETARY = "another lc_monetary (type money)"
+BY_SETTINGS = "another lc_monetary, time zone or bytea_output (types money, timestamptz, timetz and bytea)"
+_OF_SETTINGS = {BY_LC_MONETARY: ["money"], BY_SETTINGS: ["money", "timestamptz", "timetz", "bytea"]}
+"""Types whose values a server writes as its settings say, by the reason why they may differ."""
+
+# The types with values of such a type: the type itself, its arrays, domains, ranges, and composite types.
 _RELATIONS = """
 with recursive parts (part, whole) as (
   select typelem, oid from pg_catalog.pg_type where typelem <> 0
@@ -48,10 +53,13 @@ with recursive parts (part, whole) as (
   union all
   select rngsubtype, rngtypid from pg_catalog.pg_range
   union all
+  select rngtypid, (pg_catalog.to_jsonb(r)->>'rngmultitypid')::oid from pg_catalog.pg_range r
+  union all
   select a.atttypid, c.reltype from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
    where a.attnum > 0 and c.reltype <> 0
 ), money (oid) as (
-  select 'pg_catalog.money'::pg_catalog.regtype::oid
+  select t.oid from pg_catalog.pg_type t
+   where t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace and t.typname = any (%s::text[])
   union
   select p.whole from money m join parts p on p.part = m.oid
 )
@@ -69,6 +77,7 @@ select n.nspname, c.relname, c.relkind::text,
 """
 
 _SEQUENCE = "select {}, last_value, is_called from {}"
+_DRAWING = "select exists (select from pg_catalog.pg_matviews where ispopulated and definition like '%nextval(%')"
 _SEQUENCES = 100  # in a query
 
 # Pages of zeros may be missing, and an empty large object has no page.
@@ -86,7 +95,7 @@ class Relation:
     :ivar of_extension: an extension created it, and may have inserted rows.
     :ivar populated: False for a materialized view without data.
     :ivar partition: its OID if it is a partition of another table, else 0.
-    :ivar money: it has values of type money, which a server reads and writes as its lc_monetary says.
+    :ivar money: it has values of a type that a server writes as its settings say, such as money.
     :ivar foreign: a partition is a foreign table.
     :ivar unlogged: not in the write-ahead log, hence without data on a standby.
     """
@@ -136,6 +145,7 @@ class DatabaseReader:
     :param encoding: of the data in the archive, so that both sides have the same bytes.
     :param float_digits: ``extra_float_digits`` of the dump.
     :param quote_all_identifiers: that of the dump; it changes the text of ``regclass`` and similar types.
+    :param other_settings: why values may differ: :data:`BY_SETTINGS` for a dump whose session is not known.
     :param sessions: how many it may have at the same time.
     :param cancel: makes a running statement raise Canceled when set.
     :param deadline: seconds from now on, after which a running statement raises DeadlineExceeded.
@@ -149,12 +159,14 @@ class DatabaseReader:
         encoding: str = "UTF8",
         float_digits: int = 3,
         quote_all_identifiers: bool = False,
+        other_settings: str = BY_LC_MONETARY,
         sessions: int = 20,
         cancel: Cancel | None = None,
         deadline: float = float("inf"),
     ) -> None:
         self.connection = connection
         self.sessions = sessions
+        self.other_settings = other_settings
         self._directory = directory
         self._encoding = encoding
         self._setup: list[sql.SQL | sql.Composed] = [
@@ -185,7 +197,7 @@ class DatabaseReader:
             with self._connected() as session, self._interruptible(session, "reading the catalogs"):
                 relations: dict[tuple[str, str], Relation] = {}
                 shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
-                found: Iterator[Any] = iter(session.execute(_RELATIONS))
+                found: Iterator[Any] = iter(session.execute(_RELATIONS, [_OF_SETTINGS[self.other_settings]]))
                 for schema, name, kind, extension, names, *rest in found:
                     columns = shared.setdefault(each := frozenset(names), each)
                     key = (sys.intern(schema), name)
@@ -269,6 +281,12 @@ class DatabaseReader:
                 for number, last_value, is_called in rows:
                     schema, name = batch[number]
                     yield SequenceValue(schema, name, last_value, is_called)
+
+    def views_draw(self) -> bool:
+        """Return whether a materialized view with data names nextval(), so that a refresh changes a sequence."""
+        with self._connected() as session, self._interruptible(session, "reading materialized views"):
+            row: Any = session.execute(_DRAWING).fetchone()
+            return bool(row[0])
 
     def large_objects(self) -> LargeObjects:
         """Return all large objects. Only a superuser can read pg_largeobject."""

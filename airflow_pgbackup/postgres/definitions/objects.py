@@ -78,6 +78,9 @@ _ABOUT_LARGE_OBJECT = re.compile(
 )
 _LARGE_OBJECT_VERBS = {"SELECT": "LARGE OBJECT", "ALTER": "LARGE OBJECT", "COMMENT": "COMMENT"}
 _MONEY = re.compile(r"""'[^']*'::(?:money\b|"money")""")
+_OF_SETTINGS = re.compile(
+    r"""'[^']*'::(?:"?money\b"?|"?bytea\b"?|"?tstz(?:multi)?range\b"?|time(?:stamp)?(?:\(\d\))? with time zone)"""
+)
 # The server does not write the type of a bound: ``FOR VALUES FROM ('$1.00') TO ('$2.00')``
 _BOUNDS = re.compile(r" FOR VALUES .*", re.DOTALL)
 _LITERAL = re.compile(r"'(?:[^']|'')*'")
@@ -95,8 +98,8 @@ class ObjectDifference:
 
     :ivar detail: what differs, without anything secret.
     :ivar added: the object exists after the restore, but was not dumped.
-    :ivar only_money: its definition differs only in values of type money, which a server reads and writes as its
-        lc_monetary says.
+    :ivar only_money: its definition differs only in values of type money, or of another type that a server writes as
+        its settings say.
     """
 
     database: str | None
@@ -236,6 +239,7 @@ def compare_objects(
     *,
     definitions: bool,
     money: Collection[tuple[str | None, str, str]] = (),
+    all_settings: bool = False,
 ) -> Iterator[ObjectDifference]:
     """Yield the objects that differ between a dump and the dump of its restore.
 
@@ -243,6 +247,7 @@ def compare_objects(
         of, different major versions, which write the same definition differently.
     :param money: database, schema and name of the tables with values of type money; the bounds of partitions do not
         show their types.
+    :param all_settings: the session of the dump may have had another time zone or bytea_output too.
     """
     for key, texts in archived.items():
         found = restored.get(key)
@@ -253,8 +258,9 @@ def compare_objects(
                 yield _difference(key, f"found {len(found)}, expected {len(texts)}")
         elif found != texts and not (_same_icu_locale(texts, found) or same_but_hidden_names(key[1], texts, found)):
             bounds = key[1] == "TABLE ATTACH" and (key[0], key[2], key[3]) in money
-            only_money = _without_money(key[1], texts, bounds) == _without_money(key[1], found, bounds)
-            yield replace(_difference(key, _detail(key[1], texts, found)), only_money=only_money)
+            constant = _OF_SETTINGS if all_settings else _MONEY
+            before, after = (_without_constants(key[1], constant, each, bounds) for each in (texts, found))
+            yield replace(_difference(key, _detail(key[1], texts, found)), only_money=before == after)
     if definitions:
         for key in restored.keys() - archived.keys():
             yield _difference(key, "exists after the restore, but was not dumped", added=True)
@@ -315,11 +321,11 @@ def _both_ways(before: tuple[str, ...], after: tuple[str, ...]) -> tuple[tuple[C
     return (Counter(before), Counter(after)), (Counter(after), Counter(before))
 
 
-def _without_money(kind: str, texts: tuple[str, ...], bounds: bool) -> list[str]:
-    """Return definitions without their values of type money; with `bounds`, also without those of partition bounds."""
-    found = [_MONEY.sub("money", text) for text in texts]
+def _without_constants(kind: str, constant: re.Pattern[str], texts: tuple[str, ...], bounds: bool) -> list[str]:
+    """Return definitions without some constants; with `bounds`, also without those of partition bounds."""
+    found = [constant.sub("constant", text) for text in texts]
     if bounds:
-        found = [_BOUNDS.sub(lambda match: _LITERAL.sub("money", match[0]), text) for text in found]
+        found = [_BOUNDS.sub(lambda match: _LITERAL.sub("constant", match[0]), text) for text in found]
     return sorted(_normal(kind, text) for text in found)
 
 

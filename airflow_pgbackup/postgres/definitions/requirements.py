@@ -26,7 +26,7 @@ _ROLES = [
     re.compile(rf"CREATE USER MAPPING FOR ({IDENTIFIER}) SERVER "),
 ]
 _SUPERUSERS = re.compile(
-    rf"ALTER (?:EVENT TRIGGER|FOREIGN DATA WRAPPER|SUBSCRIPTION) {IDENTIFIER} OWNER TO ({IDENTIFIER});\Z"
+    rf"ALTER (EVENT TRIGGER|FOREIGN DATA WRAPPER|SUBSCRIPTION) {IDENTIFIER} OWNER TO ({IDENTIFIER});\Z"
 )
 _EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?({IDENTIFIER})")
 _TABLESPACE = re.compile(rf"SET default_tablespace = ({IDENTIFIER});")
@@ -40,8 +40,9 @@ _OWNERLESS = frozenset(
         *("POLICY", "ROW SECURITY", "RULE", "TRIGGER", "USER MAPPING"),
     )
 )
-# Their owners must be superusers; that of a subscription before version 16.
-_OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER", "SUBSCRIPTION"})
+# Their owners must be superusers.
+_OWNED_BY_SUPERUSERS = frozenset({"EVENT TRIGGER", "FOREIGN DATA WRAPPER"})
+_SUBSCRIPTIONS_OF_OTHERS = 16  # the first version in which the owner of a subscription need not be a superuser
 _KINDS = frozenset({"ACL", "DEFAULT ACL", "POLICY", "USER MAPPING", "DATABASE PROPERTIES"})
 
 # Locks held to the end of the transaction that creates an object: a table also locks its TOAST table and index.
@@ -53,12 +54,14 @@ class Requirements:
     """Roles, extensions and tablespaces that the target server must have.
 
     :ivar superusers: those of the roles that own something only a superuser may own.
+    :ivar subscribers: those that own a subscription.
     :ivar as_owners: the owners create the objects, as with ``--use-set-session-authorization``.
     :ivar locks: estimated entries in the lock table if one transaction restores everything.
     """
 
     roles: set[str] = field(default_factory=set)
     superusers: set[str] = field(default_factory=set)
+    subscribers: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
     tablespaces: set[str] = field(default_factory=set)
     as_owners: bool = False
@@ -68,6 +71,10 @@ class Requirements:
     def names(self) -> int:
         """Number of roles, extensions and tablespaces."""
         return len(self.roles) + len(self.extensions) + len(self.tablespaces)
+
+    def superusers_of(self, major: int) -> set[str]:
+        """Return the roles that must be superusers on a server of a major version."""
+        return self.superusers | (self.subscribers if major < _SUBSCRIPTIONS_OF_OTHERS else set())
 
     @classmethod
     def of_entries(
@@ -80,6 +87,8 @@ class Requirements:
                 found.roles.add(entry.owner)
                 if entry.kind in _OWNED_BY_SUPERUSERS:
                     found.superusers.add(entry.owner)
+                elif entry.kind == "SUBSCRIPTION":
+                    found.subscribers.add(entry.owner)
             if tablespaces and entry.tablespace:
                 found.tablespaces.add(entry.tablespace)
             if entry.kind == "EXTENSION":
@@ -100,7 +109,7 @@ class Requirements:
             if match := pattern.match(statement):
                 self.roles.update(unquoted(name) for name in _NAME.findall(match[1]))
         if match := _SUPERUSERS.match(statement):
-            self.superusers.add(unquoted(match[1]))
+            (self.subscribers if match[1] == "SUBSCRIPTION" else self.superusers).add(unquoted(match[2]))
         if match := _GRANTOR.match(statement):
             self.roles.add(unquoted(match[1]))
         if owner := session_owner(statement):

@@ -18,17 +18,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven
+from airflow_pgbackup.errors import ClientError, ConfigurationError, DiskError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.sandbox import Sandbox, make_sandbox
 from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
 from airflow_pgbackup.postgres.server.unprivileged import as_nobody, as_plain_user
 from airflow_pgbackup.postgres.tools import capabilities
-from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.private_directory import PREFIX, PrivateDirectory
+from airflow_pgbackup.wording import setting
 
 START_SECONDS = 300.0
 """For initdb and the start, which took more than 60 s on a machine with 25 times the load it has cores for."""
 _LONGEST_SOCKET_DIRECTORY = 90  # bytes; with "/.s.PGSQL.65535.lock" it fits the 107 of sun_path, unix(7)
+
+_SHORT = _LONGEST_SOCKET_DIRECTORY - len(f"/{PREFIX}{16 * 'f'}/socket")
 
 # The data need not survive a crash, so the server trades durability for speed.
 THROWAWAY_SETTINGS = {
@@ -40,6 +43,7 @@ THROWAWAY_SETTINGS = {
     "max_wal_size": "4GB",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    "huge_pages": "off",  # a container without a share of them would end with a bus error
     "log_min_error_statement": "panic",  # its log must not quote statements
 }
 
@@ -177,7 +181,14 @@ class PostgresServer:
     def _start_in(self, directory: Path) -> bool:
         self._socket_dir = socket_dir = directory / "socket"
         if len(os.fsencode(socket_dir)) > _LONGEST_SOCKET_DIRECTORY:
-            short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
+            try:
+                short = self._stack.enter_context(PrivateDirectory("/tmp"))  # noqa: S108
+            except DiskError as error:
+                raise NotProven(
+                    f"the path of the server's socket in {directory} is too long for a Unix socket, and "
+                    f"{error.message}",
+                    hint=f"Set {setting('temp_dir')} to a directory whose path has at most {_SHORT} bytes.",
+                ) from error
             self._socket_dir = socket_dir = short / "socket"
         socket_dir.mkdir(mode=0o700)
         data = directory / "data"
@@ -195,6 +206,8 @@ class PostgresServer:
             pwfile.write_text(self._password, encoding="utf-8")
             own.append(pwfile)
             initdb.append(f"--pwfile={pwfile}")
+        if capabilities.has_initdb_settings(self.major):
+            initdb += ["-c", "huge_pages=off"]
         if capabilities.has_checksums_by_default(self.major):
             initdb.append("--no-data-checksums")  # the data is removed before a disk can damage it
         settings = {

@@ -84,6 +84,11 @@ def has_checksums_by_default(server_major: int) -> bool:
     return server_major >= 18
 
 
+def has_initdb_settings(server_major: int) -> bool:
+    """Return whether initdb has ``-c name=value``: https://www.postgresql.org/docs/16/release-16.html"""
+    return server_major >= 16
+
+
 def has_login_triggers(server_major: int) -> bool:
     """Return whether the server has event triggers for logins, and the parameter ``event_triggers``.
 

@@ -141,6 +141,17 @@ def test_a_membership_that_is_not_inherited(
         verify(reference=reference, repository=here, level="restore")
 
 
+@each(BUILDS[-1:])
+def test_a_role_named_postgres_that_is_no_superuser(
+    server: PostgresServer, fresh_database: MakeDatabase, here: Repository
+) -> None:
+    """Its backup restores no better than that of another role."""
+    statements = ("create role postgres", *WEAK["lost SELECT"])
+    database = fresh_database(server, None, *(statement.replace("weak", "postgres") for statement in statements))
+    with pytest.raises(NotProven, match=r"it restores only if a role .*permission denied"):
+        verify(reference=dump(database, here, "custom"), repository=here, level="restore")
+
+
 def recorded(repository: Repository, reference: dict[str, object]) -> SourceRoles:
     roles = load_manifest(repository, reference).source.roles
     assert roles is not None

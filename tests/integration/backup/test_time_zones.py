@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from psycopg import sql
 from rehearsals import rehearse_on
 from restoring import backup, backup_cluster, fresh_server, restored, script_of, value
 
+from airflow_pgbackup.backup.adopt import adopt
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -23,6 +26,7 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
@@ -205,6 +209,41 @@ def test_a_rehearsal_in_another_zone_fails_no_backup(
         manifest = replace(manifest, source=replace(manifest.source, time_zone=zone))
         with pytest.raises(NotProven, match=f"{says}, so a function may .*{table}"):
             rehearse_on(None, manifest, here)
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_an_adopted_dump_that_wrote_another_zone_is_not_proven(
+    form: str, berlin: PostgresServer, fresh_database: Any, here: Repository, tmp_path: Path
+) -> None:
+    source = fresh_database(
+        berlin,
+        None,
+        "create table event (at tstzrange[])",
+        "insert into event values (array[tstzrange('2024-01-01 00:00+01', null)])",
+    )
+    made = tmp_path / "made.dump"
+    with client_environment(source, restoring=True) as env:
+        subprocess.run([berlin.bin_dir / "pg_dump", f"--format={form}", f"--file={made}"], env=env, check=True)
+    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    with pytest.raises(NotProven, match=r"event: 1 row, some of which differ, perhaps because of .* time zone"):
+        verify(reference=done["adopted"][0], repository=here, level="restore")
+
+
+def test_the_bounds_of_partitions_by_time_in_an_adopted_dump_are_not_proven(
+    berlin: PostgresServer, fresh_database: Any, here: Repository, tmp_path: Path
+) -> None:
+    source = fresh_database(
+        berlin,
+        None,
+        "create table event (at timestamptz default '2024-01-01 00:00+01') partition by range (at)",
+        "create table event_1 partition of event for values from ('2024-01-01 00:00+01') to ('2025-01-01 00:00+01')",
+    )
+    made = tmp_path / "made.dump"
+    with client_environment(source, restoring=True) as env:
+        subprocess.run([berlin.bin_dir / "pg_dump", "--format=custom", f"--file={made}"], env=env, check=True)
+    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    with pytest.raises(NotProven, match=r"perhaps because of .* time zone"):
+        verify(reference=done["adopted"][0], repository=here, level="restore")
 
 
 def test_a_duplicate_that_no_zone_explains_still_fails(

@@ -125,3 +125,33 @@ def test_an_operator_after_its_operand_is_not_the_fault_of_the_backup(
     line = f'pg_restore: error: could not execute query: ERROR:  syntax error at or near "{near}"'
     error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
     assert type(judge(error, "the server", lambda _: "42601", other_source=other_source)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("message", "context", "verdict"),
+    [
+        ("function aurora_version() does not exist", "", NotProven),
+        ("function pg_catalog.aurora_version() does not exist", 'SQL function "v" statement 1', NotProven),
+        ('relation "rds_events" does not exist', "", NotProven),
+        ("function lower2(text) does not exist", "PL/pgSQL function low(text) line 1 at RETURN", VerificationFailed),
+        ("function public.lower2(text) does not exist", "", VerificationFailed),
+    ],
+)
+@pytest.mark.parametrize("service", ["Amazon Aurora", ""])
+def test_what_exists_only_on_a_managed_service(
+    message: str, context: str, service: str, verdict: type[Exception]
+) -> None:
+    line = f"pg_restore: error: could not execute query: ERROR:  {message}"
+    stderr = [line, *([f"CONTEXT:  {context}"] if context else []), "Command was: CREATE VIEW public.v AS"]
+    found = judge(
+        ToolError(line, tool="pg_restore", exit_code=1, stderr=stderr), "the server", lambda _: None, service=service
+    )
+    assert type(found) is (verdict if service else VerificationFailed)
+
+
+@pytest.mark.parametrize("message", ["column s.blk_read_time does not exist", 'relation "x.y" does not exist'])
+def test_what_another_version_of_an_extension_does_not_have(message: str) -> None:
+    line = f"pg_restore: error: could not execute query: ERROR:  {message}"
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    assert type(judge(error, "the server", lambda _: None, ["extension e: version 1, 2 on the server"])) is NotProven
+    assert type(judge(error, "the server", lambda _: None)) is VerificationFailed

@@ -322,6 +322,17 @@ def test_sequences_that_differ() -> None:
     assert list(compare_sequences(restored, summary, "other")) == [("public.elsewhere", "is missing after the restore")]
 
 
+def test_sequences_that_materialized_views_draw_from() -> None:
+    summary = ArchiveSummary(sequences=[sequence("drawn", 102), sequence("lost", 102), sequence("called", 9)])
+    values = [sequence("drawn", 104), sequence("lost", 3), sequence("called", 9, False)]
+    restored, advanced = Restored({}, sequences=values), list[str]()
+    assert [name for name, _ in compare_sequences(restored, summary, None, advanced=advanced)] == [
+        "public.lost",
+        "public.called",
+    ]
+    assert advanced == ["sequence public.drawn has value 104, expected 102, because a materialized view draws from it"]
+
+
 def test_sequences_without_a_value_in_the_dump() -> None:
     values = [sequence(name, 1) for name in ("dumped", "lost", "elsewhere")]
     restored = Restored(

@@ -1,0 +1,82 @@
+"""Sound backups of databases with settings and views that change what a rehearsal reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airflow_pgbackup import private_directory
+from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.embedded import postgres_bin_dir
+from airflow_pgbackup.errors import DiskError, NotProven
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.repository.base import Repository
+
+ROLE_OF_DATABASE = """
+do $$ begin
+  create role of_database;
+  execute format('alter database %I owner to of_database', current_database());
+  execute format('alter database %I set role = of_database', current_database());
+end $$
+"""
+
+
+@pytest.mark.parametrize("case", ["view", "role"])
+def test_it_is_verified(
+    case: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    statements = {
+        "view": (
+            "create sequence s",
+            "create table t as select nextval('s') as n from generate_series(1, 100)",
+            "create materialized view drawn as select nextval('s') as n from generate_series(1, 2)",
+        ),
+        "role": ("create table t as select 1 as a", ROLE_OF_DATABASE, "alter table t owner to of_database"),
+    }
+    database = fresh_database(server18, None, *statements[case])
+    try:
+        reference = dump_database(connection=database, server="test", repository=here, options=DumpOptions())
+        assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+    finally:
+        if case == "role":
+            with server18.params.connect() as session:
+                session.execute(f'drop database "{database.dbname}"'.encode())
+                session.execute("drop role of_database")
+
+
+def test_a_socket_whose_path_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / ("x" * 90)
+    directory.mkdir()
+    made = PrivateDirectory.__enter__
+
+    def refused(self: PrivateDirectory) -> Path:
+        if self._parent == "/tmp":
+            raise DiskError("cannot make a private directory in /tmp: Read-only file system")
+        return made(self)
+
+    monkeypatch.setattr(PrivateDirectory, "__enter__", refused)
+    with (
+        pytest.raises(NotProven, match="too long for a Unix socket") as caught,
+        PostgresServer(postgres_bin_dir(18), directory=directory),
+    ):
+        pass
+    assert "at most 49 bytes" in str(caught.value.hint)
+
+
+def test_no_writable_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with (
+        pytest.raises(DiskError, match="No usable temporary directory") as caught,
+        private_directory.PrivateDirectory(),
+    ):
+        pass
+    assert "TMPDIR" in str(caught.value.hint)
