@@ -132,7 +132,8 @@ def parse_series(text: str) -> Series:
 def _encoded_hint(text: str) -> str | None:
     """Return a hint for a series whose names are not percent-encoded."""
     server, _, database = text.rpartition("/")
-    if not server or not database or parse_backup_id(database):
+    unknown = database.startswith("@") and database not in SPECIAL_FOLDERS
+    if not server or not database or unknown or parse_backup_id(database):
         return None
     try:
         encoded = Series(server, None if database in SPECIAL_FOLDERS else database, SPECIAL_FOLDERS.get(database)).path
