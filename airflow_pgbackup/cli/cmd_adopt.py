@@ -45,7 +45,7 @@ def run(session: Session) -> None:
     if arguments.dry_run:
         empty: dict[str, object] = {"adopted": [], "present": [], "failed": [], "removed": [], "kept": []}
         session.result({**plan.describe(), **empty}, *_shown(plan), "dry run: nothing was changed")
-        if _is_unreadable(plan):
+        if _is_incomplete(plan):
             session.status = EXIT_STATUS["failed"]
         return
     if not arguments.json:
@@ -96,7 +96,7 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     statuses = {one["status"] for one in outcome["failed"]}
     if "failed" in statuses:
         session.status = EXIT_STATUS["check failed"]
-    elif undone or outcome["kept"] or _is_unreadable(plan):
+    elif undone or outcome["kept"] or _is_incomplete(plan):
         session.status = EXIT_STATUS["failed"]
     elif statuses:
         session.status = EXIT_STATUS["not proven"]
@@ -115,8 +115,9 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     session.result(outcome, *lines)
 
 
-def _is_unreadable(plan: Plan) -> bool:
-    return any(skipped.unreadable for skipped in plan.skipped)
+def _is_incomplete(plan: Plan) -> bool:
+    """Return whether a file that may be a dump, or that the user named, is skipped."""
+    return any(skipped.unreadable or skipped.named for skipped in plan.skipped)
 
 
 def _shown(plan: Plan) -> list[str | Listing]:

@@ -11,6 +11,8 @@ from airflow_pgbackup.cli.output_file import output_file, replace_file
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.wording import database
 
 
 def run(session: Session) -> None:
@@ -24,7 +26,7 @@ def _init(session: Session) -> None:
     output = output_file(session.arguments.file, "FILE")
     if output is not None and output.exists():
         raise ConfigurationError(f"{output} exists already", hint="Name another file; yours may hold your decisions.")
-    connection = connection_argument(session)
+    connection = _connection(session)
     with session.working(f"reading {connection.label}"):
         text = propose_rules(connection=connection, context=session.context)
     document = {"output": None if output is None else str(output), "rules": text}
@@ -37,11 +39,18 @@ def _init(session: Session) -> None:
         session.out.write(text.rstrip("\n"))
 
 
+def _connection(session: Session) -> ConnectionParams:
+    connection = connection_argument(session)
+    if not connection.dbname:  # libpq's default is the user's name
+        raise ConfigurationError(f"no database given for {connection.label}", hint=f"Set {database()}.")
+    return connection
+
+
 def _check(session: Session) -> None:
     if session.arguments.file is None:
         raise ConfigurationError("no file of rules given", hint="Name it: pgbackup mask check masking.yaml.")
     rules = load_rules(Path(session.arguments.file))
-    connection = connection_argument(session)
+    connection = _connection(session)
     with session.working(f"checking {connection.label}"):
         report = check_rules(connection=connection, rules=rules, context=session.context)
     if report.problems or report.personal:

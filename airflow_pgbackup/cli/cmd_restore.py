@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cl
 from airflow_pgbackup.cli.arguments import backup_argument, confirm_replacing, connection_argument
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
@@ -40,6 +41,9 @@ _SWITCHES = (
 def run(session: Session) -> None:
     arguments = session.arguments
     options = _options(session)
+    for flag, given in (("--drop-old", arguments.drop_old), ("--keep-sessions", arguments.keep_sessions)):
+        if given and _mode(session) != "replace":
+            raise ConfigurationError(f"{flag} is only for --mode replace", hint=f"Add --mode replace, or omit {flag}.")
     repository, evidence, manifest = backup_argument(session)
     require_kind(manifest, parse_series(arguments.series).kind)  # before anything connects, or is asked
     target = RestoreTarget(

@@ -83,8 +83,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
             error.hint = f"Set {REPOSITORY_VARIABLE} to leave out REPOSITORY. {error.hint}"
         return show_usage_error(error, given)
     except SystemExit:  # --help and --version
-        write(sys.stdout)
-        raise
+        if write(sys.stdout):
+            raise
+        write(sys.stderr, "pgbackup: cannot write to stdout\n")
+        return EXIT_STATUS["failed"]
     if not hasattr(parsed, "command"):
         write(sys.stderr, parser.format_help())
         return EXIT_STATUS["usage"]

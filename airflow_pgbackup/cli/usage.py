@@ -35,17 +35,20 @@ def show_usage_error(error: UsageError, arguments: Sequence[str]) -> int:
     return EXIT_STATUS["usage"]
 
 
-def write(stream: TextIO | None, text: str = "") -> None:
+def write(stream: TextIO | None, text: str = "") -> bool:
     """Write and flush. What cannot be written is dropped, also at the end of the process.
 
     :param stream: None if it is closed.
+    :return: False if it could not be written, for another reason than that the reader has left.
     """
     if stream is None:
-        return
+        return True
     try:
         stream.write(text)
         stream.flush()
-    except OSError:  # the reader has left, or the disk is full
+    except OSError as error:  # the reader has left, or the disk is full
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        return isinstance(error, BrokenPipeError)
+    return True

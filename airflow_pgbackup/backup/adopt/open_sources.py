@@ -63,7 +63,7 @@ def _store_source(uri: str, open_store: Callable[[str], Repository]) -> Source:
     fixed = next((number for number, part in enumerate(parts) if _GLOB.search(part)), None)
     if fixed is not None:
         prefix = parts[:fixed]
-        return RepositorySource(store(prefix), Glob(parts[fixed:]), enclosing=enclosing(prefix))
+        return RepositorySource(store(prefix), Glob(parts[fixed:]), enclosing=enclosing(prefix), pattern=uri)
     if parts and not uri.endswith("/"):
         *prefix, name = parts
         if store(prefix).stat(name) is not None:  # one object

@@ -69,12 +69,18 @@ class PlannedDump:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is not adopted. :ivar name: its path below the source. :ivar unreadable: it may be a dump."""
+    """A file that is not adopted.
+
+    :ivar name: its path below the source.
+    :ivar unreadable: it may be a dump.
+    :ivar named: the user named it.
+    """
 
     name: str
     source: str
     reason: str
     unreadable: bool = False
+    named: bool = False
 
     def describe(self) -> dict[str, object]:
         """Return it as plain JSON."""

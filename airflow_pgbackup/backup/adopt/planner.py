@@ -44,7 +44,7 @@ def plan_adoption(
         ``--create`` name their database.
     :param time_patterns: of the times in file names, instead of those that are detected; see :class:`.NameTimes`.
     :param time_zone: of the machine that made and named the dumps.
-    :raises ConfigurationError: an invalid pattern or time zone.
+    :raises ConfigurationError: an invalid pattern or time zone, or a glob that matches nothing.
     :raises RepositoryError: the repository or a source cannot be read.
     """
     context = context or RunContext()
@@ -71,11 +71,18 @@ class _Planner:
     def read(self, sources: Sequence[Source]) -> None:
         seen: set[str] = set()
         for source in sources:
+            matched = False
             for candidate in source.candidates():
+                matched = True
                 self._context.cancel.check()
                 if (identity := source.identity(candidate)) not in seen:
                     seen.add(identity)
                     self._read(source, candidate)
+            if source.pattern is not None and not matched:
+                raise ConfigurationError(
+                    f"nothing matches {source.pattern}",
+                    hint="Check the pattern; ** stands for any directories, and * not for a leading dot.",
+                )
 
     def _read(self, source: Source, candidate: Candidate) -> None:
         if candidate.error:
@@ -96,8 +103,10 @@ class _Planner:
             else:
                 self.found.append(dump)
 
-    def _skip(self, candidate: Candidate, source: Source, why: str, *, unreadable: bool = False) -> None:
-        self.plan.skipped.append(Skipped(candidate.name, source.label, why, unreadable))
+    def _skip(
+        self, candidate: Candidate, source: Source, why: str, *, unreadable: bool = False, copy: bool = False
+    ) -> None:
+        self.plan.skipped.append(Skipped(candidate.name, source.label, why, unreadable, source.named and not copy))
         self._context.log(f"skipped {candidate.name}: {why}")
 
     def place(self, time_patterns: Sequence[str], database: str | None, patterns: Sequence[str]) -> None:
@@ -212,7 +221,9 @@ class _Planner:
             twins = by_digest.setdefault((planned.series, planned.dump.sha256), [])
             twin = next((each for each in twins if _is_copy(planned, each)), None)
             if twin is not None:
-                self._skip(planned.dump.candidate, planned.dump.source, f"the same bytes as {twin.dump.name}")
+                self._skip(
+                    planned.dump.candidate, planned.dump.source, f"the same bytes as {twin.dump.name}", copy=True
+                )
                 continue
             twins.append(planned)
             kept.append(planned)

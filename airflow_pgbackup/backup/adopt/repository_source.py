@@ -24,6 +24,7 @@ class RepositorySource(Source):
     :param store: opened at a prefix.
     :param glob: of the keys below; None for all.
     :param one: the only key; nothing is listed then.
+    :param pattern: the text of the glob, for an error.
     :param enclosing: the repositories that hold the prefix.
     """
 
@@ -34,11 +35,13 @@ class RepositorySource(Source):
         *,
         one: str | None = None,
         enclosing: Enclosing | None = None,
+        pattern: str | None = None,
     ) -> None:
         self.store = store
         self.label = store.uri
         self._glob = glob
         self._one = one
+        self.named, self.pattern = one is not None, pattern
         self._enclosing = enclosing or Enclosing()
         self._entries: dict[str, Entry] = {}
 

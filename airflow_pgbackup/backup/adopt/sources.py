@@ -55,9 +55,16 @@ class Candidate:
 
 
 class Source(ABC):
-    """A place with dumps. Names are paths below it, joined by ``/``. :ivar label: for people."""
+    """A place with dumps. Names are paths below it, joined by ``/``.
+
+    :ivar label: for people.
+    :ivar named: it is one dump that the user named.
+    :ivar pattern: the glob that the user gave; None without one.
+    """
 
     label: str
+    named: bool = False
+    pattern: str | None = None
 
     @abstractmethod
     def candidates(self) -> Iterator[Candidate]:
@@ -90,8 +97,10 @@ class LocalSource(Source):
     :param glob: of what is below; None for all.
     """
 
-    def __init__(self, root: Path, label: str, glob: Glob | None = None) -> None:
-        self.label = label
+    def __init__(
+        self, root: Path, label: str, glob: Glob | None = None, *, named: bool = False, pattern: str | None = None
+    ) -> None:
+        self.label, self.named, self.pattern = label, named, pattern
         self._root = root
         self._glob = glob
 
@@ -199,9 +208,9 @@ def local_source(path: str) -> LocalSource:
     if exists:
         if given.is_dir():
             if os.path.lexists(given / TOC):  # itself a dump
-                return LocalSource(given.parent, str(given.parent), Glob.literal(given.name))
+                return LocalSource(given.parent, str(given.parent), Glob.literal(given.name), named=True)
             return LocalSource(given, str(given))
-        return LocalSource(given.parent, str(given.parent), Glob.literal(given.name))
+        return LocalSource(given.parent, str(given.parent), Glob.literal(given.name), named=True)
     parts = given.parts
     fixed = next((number for number, part in enumerate(parts) if _MAGIC.search(part)), None)
     if fixed is None:
@@ -211,7 +220,7 @@ def local_source(path: str) -> LocalSource:
     root = Path(*parts[:fixed])
     if not root.is_dir():
         raise ConfigurationError(f"{root} is not a directory on this machine")
-    return LocalSource(root, str(root), Glob(parts[fixed:]))
+    return LocalSource(root, str(root), Glob(parts[fixed:]), pattern=path)
 
 
 def _unreadable(what: str, error: OSError) -> RepositoryError:
