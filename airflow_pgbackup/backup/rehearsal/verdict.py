@@ -232,19 +232,19 @@ def judge(
                 hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
                 f"{parameter('create', True)}.{f' If it fails there too: {otherwise}' if otherwise else ''}",
             )
-        if other_zone and (state in _BY_ZONE or of_expression or (generated and state == _UNIQUE)):
-            otherwise = _hint(state or "", error.stderr, line)
-            return NotProven(
-                f"{other_zone}, so a function may return another day or hour than in the source: {error.message}",
-                hint="Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch)."
-                f"{f' If it fails there too: {otherwise}' if otherwise else ''}",
-            )
         if state and state in _BY_VALUE and (table := _TABLE.search(message)) and not {"", table[1]}.isdisjoint(money):
             otherwise = _hint(state, error.stderr, line)
             return NotProven(
                 "the server may read values of type money otherwise than the source, by another lc_monetary: "
                 f"{error.message}",
                 hint=f"{_SAME_MONEY}{f' If it fails there too: {otherwise}' if otherwise else ''}",
+            )
+        if other_zone and (state in _BY_ZONE or of_expression or (generated and state == _UNIQUE)):
+            otherwise = _hint(state or "", error.stderr, line)
+            return NotProven(
+                f"{other_zone}, so a function may return another day or hour than in the source: {error.message}",
+                hint="Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch)."
+                f"{f' If it fails there too: {otherwise}' if otherwise else ''}",
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(
