@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.errors import ConfigurationError
@@ -23,7 +24,8 @@ class PgBackupSetOperator(PgBackupOperator):
     The set is written in any case, complete or partial; if it is partial, the task then fails with one error that names
     what is missing. Give it the trigger rule ``all_done_min_one_success``, so that failed dumps do not stop it.
 
-    The files in the repository decide whether a member is complete and verified. A retry, or a clear of failed tasks,
+    The files in the repository decide whether a member is complete and verified. A backup of this run whose task has
+    been cleared and has not succeeded again is no member. A retry, or a clear of failed tasks,
     adds to the same set; a clear of the whole run begins another one. A partial set never replaces a complete one. The
     databases of a set are not one snapshot.
 
@@ -61,6 +63,8 @@ class PgBackupSetOperator(PgBackupOperator):
         ("discovery", "backups", "globals_backup", "copies", "globals_copy"), "json"
     )
 
+    _objection: Callable[[Mapping[str, object]], str | None]
+
     def __init__(
         self,
         *,
@@ -94,6 +98,7 @@ class PgBackupSetOperator(PgBackupOperator):
         from airflow_pgbackup.backup.sets.write_set import as_json, require_complete
         from airflow_pgbackup.hooks.repository import Repositories
 
+        self._objection = _objection(context["ti"])
         repositories = Repositories(cancel=run.cancel)
         here = repositories.open(self.repository, self.aws_conn_id)
         written = [(here, self._write(here, self.backups, self.globals_backup, None, run))]
@@ -124,6 +129,7 @@ class PgBackupSetOperator(PgBackupOperator):
             with_globals=is_true("with_globals", self.with_globals),
             minimum_level=self.minimum_level,
             set_id=set_id,
+            objection=self._objection,
             context=run,
         )
 
@@ -134,6 +140,30 @@ class PgBackupSetOperator(PgBackupOperator):
             f"not the result of a discovery: {str(self.discovery)[:200]}",
             hint='Pass what the discovery recorded: discovery=discover.output["discovery"].',
         )
+
+
+def _objection(ti: Any) -> Callable[[Mapping[str, object]], str | None]:
+    """Return the function that says why a backup of this run can be no member: its task did not succeed.
+
+    Airflow keeps the result of a task that was cleared until the task starts again. One that never does, because its
+    pod cannot be scheduled or somebody marked it as failed, still has the reference of the backup before the clear.
+    """
+
+    @cache
+    def states() -> Mapping[str, object]:
+        found: Mapping[str, Any] = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])
+        return found.get(ti.run_id) or {}
+
+    def objection(origin: Mapping[str, object]) -> str | None:
+        if (origin.get("dag_id"), origin.get("run_id")) != (ti.dag_id, ti.run_id):
+            return None
+        task, index = origin.get("task_id"), origin.get("map_index")
+        state = states().get(f"{task}_{index}" if isinstance(index, int) and index >= 0 else str(task))
+        if state == "success":
+            return None
+        return f"is from before its task was cleared; the task is now {state or 'without a state'}"
+
+    return objection
 
 
 def _items(backups: object) -> Sequence[object]:

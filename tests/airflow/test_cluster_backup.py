@@ -198,6 +198,49 @@ def note(context, result=None):
     assert unusable_members(repository, read_set(repository, "main", earlier.id).members) == []
 
 
+def test_a_cleared_dump_that_never_starts_again_is_missing(
+    repository: LocalRepository, run_clear_run: Callable[..., tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow keeps its result, the backup of before: an earlier day's, if the run is an old one."""
+    from airflow.sdk.definitions import dag as dag_module
+    from airflow.utils.session import create_session
+
+    started: set[tuple[str, int]] = set()
+    run_task: Any = dag_module._run_task
+
+    def run(*, ti: Any, task: Any, **more: Any) -> Any:
+        again = (ti.task_id, ti.map_index) in started
+        started.add((ti.task_id, ti.map_index))
+        if not again or (ti.task_id, ti.map_index) != ("dump", 0):
+            return run_task(ti=ti, task=task, **more)
+        with create_session() as session:
+            session.merge(ti).state = "failed"  # as a person marks it while it is queued
+        return None
+
+    monkeypatch.setattr(dag_module, "_run_task", run)
+    first, second = run_clear_run(f"""
+from airflow_pgbackup.operators.backup_set import PgBackupSetOperator
+from airflow_pgbackup.operators.discover import PgDiscoverOperator
+srv = dict(postgres_conn_id="main", repository={repository.uri!r})
+found = PgDiscoverOperator(task_id="discover", databases=["app", "postgres"], init_repository=True, **srv)
+dump = PgDumpOperator.partial(task_id="dump", **srv).expand_kwargs(found.output)
+PgBackupSetOperator(
+    task_id="set", repository={repository.uri!r}, discovery=found.output["discovery"], backups=dump.output,
+    with_globals=False, minimum_level=None, trigger_rule="all_done_min_one_success",
+)
+""")
+    assert first.states == {"discover": "success", "dump[0]": "success", "dump[1]": "success", "set": "success"}
+    assert second.states == {"discover": "success", "dump[0]": "failed", "dump[1]": "success", "set": "failed"}
+    later, earlier = list_sets(repository, "main")
+    assert (later.status, earlier.status) == ("partial", "complete")
+    written = read_set(repository, "main", later.id)
+    (missing,) = written.missing
+    before = first.results["dump[0]"]
+    assert missing.database == before["database"]
+    assert missing.reason == f"backup {before['id']} is from before its task was cleared; the task is now failed"
+    assert [member.id for member in written.databases] == [second.results["dump[1]"]["id"]]
+
+
 def test_two_runs_without_a_logical_date_are_two_sets(repository: LocalRepository, run_dag: Callable[..., Any]) -> None:
     source = pipeline(repository, "with_globals=False, databases=['app']")
     runs = [run_dag(source, logical_date=None, run_after=None) for _ in range(2)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -42,6 +42,7 @@ def write_set(
     minimum_level: str | None = "archive",
     reasons: Mapping[str | None, str] = MappingProxyType({}),
     set_id: str | None = None,
+    objection: Callable[[Mapping[str, object]], str | None] = lambda origin: None,
     context: RunContext | None = None,
 ) -> BackupSet:
     """Write the backup set of a run: complete, or partial with what is missing and why.
@@ -59,6 +60,7 @@ def write_set(
     :param reasons: why a database, or None for the globals, has no reference.
     :param set_id: of the set, as for a copy in another repository; by default from the seed and the discovery. A
         backup that is older than this set is no member: it was copied by an earlier try.
+    :param objection: returns why a backup with this origin can be no member, or None.
     :raises PartialSet: the set exists and is complete, and this one would be partial. Nothing was written.
     :raises RepositoryMismatch: a reference was made in another repository.
     :raises RepositoryError: the repository does not answer, or cannot be written.
@@ -69,7 +71,7 @@ def write_set(
         context = replace(context, seed=seed_for(context.seed, discovery.source))
     read = _read(repository, [*backups, *([globals_backup] if globals_backup else [])])
     since = layout.parse_backup_id(set_id) if set_id else None
-    made = {series: _Judged(evidence, minimum_level, since) for series, evidence in read.items()}
+    made = {series: _Judged(evidence, minimum_level, since, objection) for series, evidence in read.items()}
     members: list[SetMember] = []
     missing = list(discovery.missing)
     for found in discovery.databases:
@@ -148,11 +150,20 @@ def as_json(repository: Repository, one: BackupSet) -> dict[str, object]:
 class _Judged:
     """A backup as its files prove it. :ivar reason: why it cannot be a member; None if it can."""
 
-    def __init__(self, evidence: Evidence | str, minimum_level: str | None, since: datetime | None) -> None:
+    def __init__(
+        self,
+        evidence: Evidence | str,
+        minimum_level: str | None,
+        since: datetime | None,
+        objection: Callable[[Mapping[str, object]], str | None],
+    ) -> None:
         self.evidence = evidence
         self.reason = evidence if isinstance(evidence, str) else _too_little(evidence, minimum_level)
         if isinstance(evidence, Evidence) and since and evidence.backup.started_at < since - SKEW:
             self.reason = f"backup {evidence.backup.id} is older than the set"
+        if self.reason is None and isinstance(evidence, Evidence):
+            why = objection(evidence.require_manifest().origin)
+            self.reason = why and f"backup {evidence.backup.id} {why}"
 
     def member(self) -> SetMember:
         assert isinstance(self.evidence, Evidence)  # noqa: S101
