@@ -12,7 +12,7 @@ from airflow_pgbackup.operators.backup_set import PgBackupSetOperator
 from airflow_pgbackup.operators.discover import DISCOVERY, REPOSITORY_UUID, PgDiscoverOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
-from airflow_pgbackup.pipelines.database import Parameters, as_flag, verified_and_uploaded
+from airflow_pgbackup.pipelines.database import AWS_DEFAULT, Parameters, as_flag, given, verified_and_uploaded
 
 AT_ONCE = 4
 """How many databases of a run are dumped, verified or uploaded at once, unless a pool or another limit is given."""
@@ -28,14 +28,14 @@ def pg_cluster_backup(
     server: str | None = None,
     databases: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
-    aws_conn_id: str | None = "aws_default",
+    aws_conn_id: str | None = AWS_DEFAULT,
     init_repository: bool | str = False,
     with_globals: bool = True,
     level: str = "archive",
     verify_while_dumping: bool = False,
     verify_deadline: float | timedelta | None = None,
     upload_to: str | None = None,
-    upload_aws_conn_id: str | None = "aws_default",
+    upload_aws_conn_id: str | None = AWS_DEFAULT,
     upload_extra_args: Mapping[str, Any] | None = None,
     discover: Parameters | None = None,
     globals: Parameters | None = None,
@@ -58,7 +58,7 @@ def pg_cluster_backup(
     :param databases: names and patterns of the databases to dump; see
         :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`.
     :param exclude: names and patterns of those to leave out.
-    :param aws_conn_id: for ``repository``, if it is on S3.
+    :param aws_conn_id: for ``repository``, if it is on S3; by default that of ``default_args``, or ``aws_default``.
     :param init_repository: create the repositories if they do not exist. For the first use only.
     :param with_globals: dump roles and tablespaces too, with ``pg_dumpall --globals-only``; role passwords only if the
         server lets this role read them.
@@ -86,24 +86,24 @@ def pg_cluster_backup(
     # None is not passed on, so that default_args apply.
     source = {"postgres_conn_id": postgres_conn_id, "server": server}
     source = {name: value for name, value in source.items() if value is not None}
+    place = given(repository=repository, aws_conn_id=aws_conn_id)
+    copies = given(destination_aws_conn_id=upload_aws_conn_id)
     found = PgDiscoverOperator(
         **{
             "task_id": "discover",
             **source,
             "databases": databases,
             "exclude": exclude,
-            "repository": repository,
-            "aws_conn_id": aws_conn_id,
+            **place,
             "destination": upload_to,
-            "destination_aws_conn_id": upload_aws_conn_id,
+            **copies,
             "init_repository": init_repository,
             **(discover or {}),
         }
     )
     common: dict[str, Any] = {
         **source,
-        "repository": repository,
-        "aws_conn_id": aws_conn_id,
+        **place,
         "repository_uuid": XComArg(found, REPOSITORY_UUID),
         "verify": "archive" if as_flag("verify_while_dumping", verify_while_dumping) else None,
     }
@@ -111,7 +111,7 @@ def pg_cluster_backup(
         "level": level,
         "verify": {"deadline": verify_deadline, **(verify or {})},
         "upload_to": upload_to,
-        "upload": {"destination_aws_conn_id": upload_aws_conn_id, "extra_args": upload_extra_args, **(upload or {})},
+        "upload": {**copies, "extra_args": upload_extra_args, **(upload or {})},
     }
     of_set: dict[str, Any] = {}
     ends: list[Any] = []
@@ -143,10 +143,9 @@ def pg_cluster_backup(
         **{
             "task_id": "set",
             "discovery": XComArg(found, DISCOVERY),
-            "repository": repository,
-            "aws_conn_id": aws_conn_id,
+            **place,
             "destination": upload_to,
-            "destination_aws_conn_id": upload_aws_conn_id,
+            **copies,
             "with_globals": with_globals,
             "minimum_level": level,
             # Not all_done: without a discovery there is nothing to tie together, and one failure says enough.
@@ -160,8 +159,7 @@ def pg_cluster_backup(
         pruned = PgBackupPruneOperator(
             **{
                 "task_id": "prune",
-                "repository": repository,
-                "aws_conn_id": aws_conn_id,
+                **place,
                 "server": found.server or found.postgres_conn_id,
                 "minimum_level": level,
                 "delete": True,

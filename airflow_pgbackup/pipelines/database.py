@@ -20,18 +20,27 @@ Parameters = Mapping[str, Any]
 """Further parameters of the operator of one task: ``{"retries": 0, "pool": "small"}``."""
 
 
+class NotGiven(str):
+    """The default of a connection id: not passed on, so that ``default_args`` apply. None has a meaning of its own."""
+
+    __slots__ = ()
+
+
+AWS_DEFAULT = NotGiven("aws_default")
+
+
 @task_group(tooltip="check, pg_dump, verify, upload, prune")
 def pg_backup(
     *,
     repository: str,
-    aws_conn_id: str | None = "aws_default",
+    aws_conn_id: str | None = AWS_DEFAULT,
     check: bool | Parameters = True,
     level: str = "archive",
     verify_while_dumping: bool = False,
     verify_deadline: float | timedelta | None = None,
     verify: Parameters | None = None,
     upload_to: str | None = None,
-    upload_aws_conn_id: str | None = "aws_default",
+    upload_aws_conn_id: str | None = AWS_DEFAULT,
     upload_extra_args: Mapping[str, Any] | None = None,
     upload: Parameters | None = None,
     prune: Parameters | None = None,
@@ -44,7 +53,7 @@ def pg_backup(
     backup counts, it deletes none.
 
     :param repository: the repository for the dump.
-    :param aws_conn_id: for ``repository``, if it is on S3.
+    :param aws_conn_id: for ``repository``, if it is on S3; by default that of ``default_args``, or ``aws_default``.
     :param check: False omits the check; a mapping gives further parameters of
         :class:`~airflow_pgbackup.operators.check.PgBackupCheckOperator`, ``{"fail_on": "never"}``.
     :param level: the level of the verification; only a verified backup is uploaded.
@@ -63,7 +72,8 @@ def pg_backup(
     :return: the last task but the pruning; its ``.output`` is the reference of the backup.
     """
     along = "archive" if as_flag("verify_while_dumping", verify_while_dumping) else None
-    made = PgDumpOperator(task_id="dump", repository=repository, aws_conn_id=aws_conn_id, verify=along, **dump)
+    source = given(repository=repository, aws_conn_id=aws_conn_id)
+    made = PgDumpOperator(task_id="dump", verify=along, **source, **dump)
     if check is not False:
         options = {name: dump[name] for name in (*DumpOptions.table(), "extra_args") if name in dump}
         checked = PgBackupCheckOperator(
@@ -71,8 +81,7 @@ def pg_backup(
                 "task_id": "check",
                 "postgres_conn_id": made.postgres_conn_id,
                 "database": made.database,
-                "repository": repository,
-                "aws_conn_id": aws_conn_id,
+                **source,
                 "server": made.server,
                 "options": options,
                 "init_repository": made.init_repository,
@@ -85,14 +94,16 @@ def pg_backup(
         level=level,
         verify={"deadline": verify_deadline, **(verify or {})},
         upload_to=upload_to,
-        upload={"destination_aws_conn_id": upload_aws_conn_id, "extra_args": upload_extra_args, **(upload or {})},
+        upload={
+            **given(destination_aws_conn_id=upload_aws_conn_id, extra_args=upload_extra_args),
+            **(upload or {}),
+        },
     )[-1]
     if prune is not None:
         pruned = PgBackupPruneOperator(
             **{
                 "task_id": "prune",
-                "repository": repository,
-                "aws_conn_id": aws_conn_id,
+                **source,
                 "server": made.server,
                 "postgres_conn_id": made.postgres_conn_id,
                 "databases": None if made.database is None else [made.database],
@@ -104,6 +115,11 @@ def pg_backup(
         # Without on_failure_fail_dagrun, which would hide a failed backup: see pg_cluster_backup.
         last >> pruned.as_teardown()
     return last
+
+
+def given(**arguments: Any) -> dict[str, Any]:
+    """Return the arguments without those that were not given."""
+    return {name: value for name, value in arguments.items() if not isinstance(value, NotGiven)}
 
 
 def as_flag(name: str, value: Any) -> bool:

@@ -48,3 +48,18 @@ def test_flags_that_decide_which_tasks_there_are(pipeline: Any, name: str) -> No
             pipeline.override(group_id="text")(**PLACE, **{name: "{{ params.x }}"})
         with pytest.raises(ConfigurationError, match=rf"^invalid {name} "):
             pipeline.override(group_id="mapped").partial(**PLACE).expand(**{name: [True, False]})
+
+
+@pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
+@pytest.mark.parametrize("given", [{}, {"aws_conn_id": "aws_default"}, {"aws_conn_id": None}])
+def test_connections_of_default_args(pipeline: Callable[..., Any], given: dict[str, Any]) -> None:
+    defaults = {"aws_conn_id": "minio", "destination_aws_conn_id": "away"}
+    with DAG("case", schedule=None, default_args=defaults) as dag:
+        pipeline(**PLACE, upload_to="s3://b/copies", prune={"keep_last": 1}, **given)
+
+    def of_tasks(name: str) -> set[object]:
+        own = [getattr(task, "partial_kwargs", None) or vars(task) for task in dag.tasks]
+        return {each[name] for each in own if name in each}
+
+    assert of_tasks("aws_conn_id") == {given.get("aws_conn_id", "minio")}
+    assert of_tasks("destination_aws_conn_id") == {"away"}
