@@ -8,6 +8,7 @@ kept under a dated name.
 
 Whoever triggers the run chooses only the backup: the DAG's author sets the repository, the series that may be restored,
 the target and the mode. ``restore`` checks the approval itself, so marking the task as successful approves nothing.
+An approval does not expire: whoever clears ``restore`` later restores the same backup again without another one.
 
 Connections: ``dvdrental``, the server and database to restore into, whose user may create databases; ``aws_default``.
 ``response_timeout`` needs apache-airflow-providers-standard 1.12.3 or later.
