@@ -40,6 +40,12 @@ def words(html: str) -> str:
     return unescape(" ".join(re.sub(r"<[^>]*>", " ", html).split()))
 
 
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages on the page grow after minutes, and this module may have been imported long ago."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(timezone.utc).replace(microsecond=0))
+
+
 def add(repository: Repository, age: timedelta, *looks: str, series: Series = APP) -> Manifest:
     return write_backup(repository, series, NOW - age, looks=looks, seed=f"{series}{age}")
 

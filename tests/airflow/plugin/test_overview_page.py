@@ -41,6 +41,12 @@ def words(html: str) -> str:
     return unescape(" ".join(re.sub(r"<[^>]*>", " ", html).split()))
 
 
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ages on the page grow after minutes, and this module may have been imported long ago."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(timezone.utc).replace(microsecond=0))
+
+
 def add(repository: Repository, database: str, age: timedelta, *looks: str) -> None:
     write_backup(repository, Series("prod", database), NOW - age, looks=looks, seed=f"{database}{age}")
 
