@@ -133,8 +133,12 @@ def arrange(command: Command, arguments: Sequence[str], environ: Mapping[str, st
     end = [filled.index("--")] if "--" in filled else []
     if not positions or {*range(positions[0], positions[-1])} <= {*positions, *end}:
         return filled
-    rest = [text for at, text in enumerate(filled) if at not in (*positions, *end)]
-    return [*rest, *("--" for _ in end), *(filled[at] for at in positions)]
+    together = [filled[at] for at in positions]
+    if end:
+        return [*(text for at, text in enumerate(filled) if at not in (*positions, *end)), "--", *together]
+    # Before the options that follow: the last of them may lack its value, and must not take the repository for it.
+    first = positions[0]
+    return [*filled[:first], *together, *(text for at, text in enumerate(filled) if at > first and at not in positions)]
 
 
 def fill_in_repository(command: Command, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:

@@ -88,3 +88,20 @@ def test_positional_arguments_between_options(given: str, expected: dict[str, ob
         assert not isinstance(parsed, int)
         assert {"repository": OTHER, **expected}.items() <= vars(parsed).items()
     assert parse(f"show {OTHER} prod/app --json {ID} more".split(), {}) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"restore {OTHER} prod/app --mode replace {ID} -H",
+        f"diff {OTHER} prod/app --json {ID} --identity",
+        f"adopt {OTHER} a.dump --server s b.dump --database",
+        f"get {OTHER} prod/app --into -- {ID}",
+    ],
+)
+def test_an_option_without_its_value_takes_no_positional_argument(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a shell variable that is not set."""
+    assert parse(line.split(), {}) == 2
+    assert "expected one argument" in capsys.readouterr().err
