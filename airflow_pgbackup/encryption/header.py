@@ -15,7 +15,7 @@ MAGIC = b"age-encryption.org/v1\n"
 LONGEST = 128 * 1024
 """Bytes of a header. A stanza takes about 100 bytes, that of an RSA key with 8192 bits 1500."""
 MOST_STANZAS = 2 * MOST
-"""pyrage adds a random stanza to those of the recipients."""
+"""More than one for each recipient, as pyrage adds a random stanza."""
 _PIECE = 8192
 _STANZA, _END = b"\n-> ", b"\n--- "
 
@@ -41,6 +41,6 @@ def with_checked_header(source: Readable, what: str) -> Readable:
     stanzas = head.count(_STANZA, 0, end)
     if stanzas > MOST_STANZAS:
         raise VerificationFailed(
-            f"{what} cannot be decrypted: its header has {stanzas} stanzas, expected {MOST} or less"
+            f"{what} cannot be decrypted: its header has {stanzas} stanzas, at most {MOST_STANZAS} are read"
         )
     return PrefixedReader(head, source)

@@ -56,7 +56,8 @@ class Recipients:
 
 
 def _looks_like_a_key(word: str) -> bool:
-    return word.startswith(("age1", "ssh-")) or "SECRET-KEY" in word.upper()
+    # Not all of "ssh-": ssh-key-2026-11-29 is a comment of Oracle's cloud.
+    return word.startswith(("age1", "ssh-ed25519", "ssh-rsa")) or "SECRET-KEY" in word.upper()
 
 
 def _key(text: str) -> Any:

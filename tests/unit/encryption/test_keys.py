@@ -110,9 +110,10 @@ def ssh_keys() -> tuple[str, str]:
 
 def test_ssh_keys() -> None:
     public, private = ssh_keys()
-    found = Recipients.parse([f"{public} ann@example.org"])
-    assert found is not None
-    assert found.texts == (public,)
+    for comment in ("ann@example.org", "ssh-key-2026-11-29", "Ann's key"):
+        found = Recipients.parse([f"{public} {comment}"])
+        assert found is not None
+        assert found.texts == (public,)
     stored = io.BytesIO()
     encrypt(io.BytesIO(b"x"), stored, found)
     assert pyrage.decrypt(stored.getvalue(), list(Identities.parse(private, "the key").keys)) == b"x"
