@@ -108,7 +108,7 @@ def refresh(
         cancel=context.cancel,
         progress=context.progress,
         deadline=None if context.deadline is None else started + context.deadline,
-        identities=context.require_identities(),
+        identities=context.require_identities,
     )
     check_level(minimum_level, required=True)
     if masking_key is not None and rules is None:

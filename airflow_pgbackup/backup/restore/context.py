@@ -25,7 +25,7 @@ class RestoreContext:
     """What all steps of one restore share.
 
     :ivar deadline: of the restore as a whole, on the clock of :func:`time.monotonic`; None for no deadline.
-    :ivar identities: decrypt encrypted artifacts.
+    :ivar identities: returns those that decrypt artifacts; called only for encrypted ones.
     :ivar warnings: problems that did not stop the restore, the first 100.
     :ivar application: application_name of the sessions of pg_restore and psql, of no other restore.
     :ivar filling: set when pg_restore has connected, and creates objects.
@@ -36,7 +36,7 @@ class RestoreContext:
     cancel: Cancel
     progress: ProgressReporter | None = None
     deadline: float | None = None
-    identities: Identities = field(default_factory=Identities)
+    identities: Callable[[], Identities] = Identities
     warnings: list[str] = field(default_factory=list)
     application: str = field(default_factory=lambda: f"airflow-pgbackup restore {secrets.token_hex(8)}")
     filling: threading.Event = field(default_factory=threading.Event)

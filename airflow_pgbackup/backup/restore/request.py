@@ -135,6 +135,7 @@ class RestoreRequest:
         """Open a backup after its checksums were verified.
 
         :param as_path: with a private copy, for a program that needs its path.
+        :raises NotProven: it is encrypted, and no identity decrypts it.
         :raises VerificationFailed: a checksum or size differs from the manifest.
         :raises DiskError: not enough disk space for the copy.
         """
@@ -145,7 +146,7 @@ class RestoreRequest:
             manifest,
             as_path=as_path,
             temp_dir=self.run.settings.temp_dir,
-            identities=self.run.identities,
+            identities=self.run.identities() if artifact.encryption else None,
             cancel=self.run.cancel,
             progress=progress,
         )

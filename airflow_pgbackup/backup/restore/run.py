@@ -87,7 +87,7 @@ def restore(
         cancel=context.cancel,
         progress=context.progress,
         deadline=None if context.deadline is None else time.monotonic() + context.deadline,
-        identities=context.require_identities(),
+        identities=context.require_identities,
     )
     sweep_leftovers(context)
     started = time.monotonic()

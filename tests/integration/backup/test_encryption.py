@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,6 +156,17 @@ def test_with_another_identity_it_is_not_proven(here: Repository, database: Conn
             verify(reference=reference, repository=here, level=level, context=stranger)
     second = RunContext(identities=Identities((OTHER,)))
     assert verify(reference=reference, repository=here, context=second)["verified"] == "archive"
+
+
+def test_a_restore_reads_the_identity_only_of_an_encrypted_backup(here: Repository, database: ConnectionParams) -> None:
+    target = RestoreTarget(connection=database.with_database(f"{database.dbname}_copy"), mode="create")
+    for context in (RunContext(), DUMPS):
+        options = DumpOptions(schema_only=True)
+        reference = dump_database(connection=database, server="s", repository=here, options=options, context=context)
+        unreadable = RunContext(settings=Settings(identity_file="/nonexistent"))
+        refused = pytest.raises(ConfigurationError, match="cannot read the identity file")
+        with refused if context is DUMPS else nullcontext():
+            restore(reference=reference, repository=here, target=target, dry_run=True, context=unreadable)
 
 
 @pytest.mark.parametrize("format", ["custom", "directory", "tar"])
