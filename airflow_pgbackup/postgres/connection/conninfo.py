@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ _HOME_FILES = {
     "sslrootcert": ".postgresql/root.crt",
     "sslcrl": ".postgresql/root.crl",
 }
+_URI = re.compile(r"://|(?:^|,)[^/@,][^/,]*@")  # not @name, a socket in the abstract namespace
 # Each build of libpq has one of these as its default.
 _SOCKET_DIRECTORIES = ("/var/run/postgresql", "/tmp")  # noqa: S108
 
@@ -246,9 +248,9 @@ def _check_lists(keywords: Mapping[str, str]) -> None:
     for name in ("host", "hostaddr", "port"):
         if not keywords.get(name, "").isprintable():
             raise ConfigurationError(f"connection option {name!r} has a control character")
-        if "://" in keywords.get(name, ""):  # not quoted: it can have the password
+        if _URI.search(keywords.get(name, "")):  # not quoted: it can have the password
             raise ConfigurationError(
-                f"connection option {name!r} is a URI",
+                f"connection option {name!r} is a URI, or a part of one",
                 hint="Give the name of the host only, and the port, user, password and database in their own fields.",
             )
     counts = {name: keywords[name].count(",") + 1 for name in ("host", "hostaddr", "port") if name in keywords}

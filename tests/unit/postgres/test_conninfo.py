@@ -61,6 +61,7 @@ def test_an_unknown_keyword_is_refused_with_a_suggestion(keyword: str, hint: str
         ({"host": "a\nb"}, "'host' has a control character"),
         ({"host": "postgresql://u:secret@db.example/app"}, "'host' is a URI"),
         ({"hostaddr": "postgres://:secret@192.0.2.1"}, "'hostaddr' is a URI"),
+        ({"host": "db,u:secret@db.example"}, "'host' is a URI, or a part of one"),
         ({"user": "\udc80"}, "'user' is not valid UTF-8"),
         ({"password": "se\0cret"}, "'password' has a NUL"),
         ({"host": "a,b", "port": "1,2,3"}, "2 host, 3 port"),
