@@ -70,11 +70,13 @@ def pg_cluster_backup(
     :param upload_aws_conn_id: for ``upload_to``.
     :param upload_extra_args: boto3's ``ExtraArgs`` for the upload.
     :param discover: further parameters of :class:`~airflow_pgbackup.operators.discover.PgDiscoverOperator`.
-    :param globals: of the :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator` for the globals.
-    :param verify: of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`;
+    :param globals: further parameters of the :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator` for the
+        globals.
+    :param verify: further parameters of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`;
         ``{"max_active_tis_per_dagrun": 2}`` verifies 2 databases of a run at once, by default 4.
-    :param upload: of each :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`, limited in the same way.
-    :param backup_set: of :class:`~airflow_pgbackup.operators.backup_set.PgBackupSetOperator`.
+    :param upload: further parameters of each :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`,
+        limited in the same way.
+    :param backup_set: further parameters of :class:`~airflow_pgbackup.operators.backup_set.PgBackupSetOperator`.
     :param prune: the retention policy of the server's backups and sets in ``repository``, ``{"keep_daily": 7}``, and
         further parameters of :class:`~airflow_pgbackup.operators.prune.PgBackupPruneOperator`. The task is a teardown:
         it also runs after a failure, and does not fail the run itself. None deletes nothing.

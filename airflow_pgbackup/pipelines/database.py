@@ -58,8 +58,8 @@ def pg_backup(
         :class:`~airflow_pgbackup.operators.check.PgBackupCheckOperator`, ``{"fail_on": "never"}``.
     :param level: the level of the verification; only a verified backup is uploaded.
     :param verify_while_dumping: decode the dump while it is written, see the parameter ``verify`` of
-        :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`; only level ``restore``, a template or a mapped level
-        still has a task ``verify``, to which ``verify`` and ``verify_deadline`` apply.
+        :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`. Unless the level is ``restore``, a template or
+        mapped, there is no task ``verify`` then, and ``verify`` and ``verify_deadline`` have no effect.
     :param verify_deadline: the deadline of the verification.
     :param verify: further parameters of :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`.
     :param upload_to: the second repository; None copies nothing.
