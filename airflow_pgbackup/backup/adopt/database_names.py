@@ -17,7 +17,8 @@ _EXTENSIONS = re.compile(
 _COPY = re.compile(r"(?: ?\(\d{1,3}\)| - copy| ?\(copy\)| copy)+$", re.IGNORECASE)
 _ROTATED = re.compile(r"(?<=\D)\.\d{1,3}$")  # by logrotate
 _WEEKDAY = re.compile(r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?")
-_OF_TIME = re.compile(rf"{_WEEKDAY.pattern}|utc|gmt|ces?t|e[sd]t|p[sd]t|[ap]m|\d+[hms]")
+_ZONE = r"utc|gmt|msk|hkt|sgt|sast|[ce]es?t|(?:ak|nz|a[ce]|[acemp])[sd]t|[bhijk]st"  # not WEST, which is a name
+_OF_TIME = re.compile(rf"{_WEEKDAY.pattern}|{_ZONE}|\d*(?:[hmsz]|[ap]m)")
 _GENERIC = frozenset(
     {
         "all", "backup", "backups", "bak", "copy", "daily", "data", "database", "databases", "db", "dbs", "dump",
@@ -61,7 +62,7 @@ def _naming(part: str, *, after_time: bool = False) -> str | None:
     :param after_time: time zones belong to the time before them, as weekdays always do.
     """
     part = _bare(part.strip("-_. @+")).strip("-_. @+")
-    words = [word for word in re.split(r"[-_. ]+", part.lower()) if word]
+    words = [word for word in re.split(r"[-_.: ]+", part.lower()) if word]
     of_time = _OF_TIME if after_time else _WEEKDAY
     for word in words:
         if not (word.isdecimal() or word in _GENERIC or of_time.fullmatch(word)):

@@ -40,6 +40,7 @@ _TIME = re.compile(
     r"(?:\d\d(?P<t>[:._h-])\d\d(?:(?P<u>[:._m-])\d\d(?P<s>s?))?|(?P<four>\d\d\d\d)(?P<six>\d\d)?"
     # An hour alone: not a part of a version, and in a path a directory of its own.
     r"|(?<![. ])(?P<hour>\d\d)(?P<h>h?)(?!\.\d)(?:(?<!/\d\d)|(?=/))(?=[^a-z]|$|[AP]M|Z|UTC|GMT))(?!\d)"
+    r"(?:(?P<f>[._-])(?:\d{3}|\d{6})(?=Z(?![a-z])))?"
     r"(?P<p>[ _]?[AP]M(?![a-z]))?"
     r"(?P<z>[ _]?(?:(?:Z|UTC|GMT)(?![a-z])|[+-](?:0\d|1[0-4]):?(?:00|15|30|45)))?(?!\d)",
     re.IGNORECASE | re.ASCII,
@@ -188,6 +189,7 @@ def _time_suffix(time: re.Match[str]) -> str:
         clock = f"{hour}%M" + ("%S" if time["six"] else "")
     else:
         clock = f"{hour}{time['t']}%M" + (f"{time['u']}%S{time['s']}" if time["u"] else "")
+    clock += f"{time['f']}%f" if time["f"] else ""
     for group, directive in (("p", "%p"), ("z", "%z")):
         if time[group]:
             clock += (time[group][0] if time[group][0] in " _" else "") + directive

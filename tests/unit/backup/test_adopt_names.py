@@ -49,6 +49,8 @@ STYLES = {
     "crm_03-25-2025_12-00-00AM.sql": ("%m-%d-%Y_%I-%M-%S%p", "2025-03-25 00:00"),
     "Sat 01 Mar 2025 10:00:00 PM UTC.sql": ("%d %b %Y %I:%M:%S %p %z", "2025-03-01 22:00"),
     "crm-20250301-0200-1234.sql": ("%Y%m%d-%H%M", "2025-03-01 02:00"),
+    "crm-2025-03-01T02-13-55.123Z.sql": ("%Y-%m-%dT%H-%M-%S.%f%z", "2025-03-01 02:13:55"),
+    "crm-2025-03-01T02-13-55-123Z.sql": ("%Y-%m-%dT%H-%M-%S-%f%z", "2025-03-01 02:13:55"),
     "crm_20250301_0200+0545.sql": ("%Y%m%d_%H%M%z", "2025-02-28 20:15"),
 }
 
@@ -208,6 +210,12 @@ def test_any_pattern_compiles_or_is_refused(pattern: str, name: str) -> None:
         ("crm_2025-03-01_full.sql", "crm"),
         ("crm_2025-03-01_Sat.sql", "crm"),
         ("crm_2025-03-01_monitoring.sql", "crm_monitoring"),
+        ("crm_2025-03-01_02h13m.Saturday.sql.gz", "crm"),
+        ("crm-2025-03-01T02-13-55.123Z.sql.gz", "crm"),
+        ("crm_1-Mar-2025_2:13 PM.sql", "crm"),
+        ("crm_2025-07-01_0213_BST.sql", "crm"),
+        ("crm_2025-07-01_0213_AEDT.sql", "crm"),
+        ("crm_2025-03-01_west.sql", "crm_west"),
         ("crm/Sat 01 Mar 2025 10:00:00 PM UTC.sql", "crm"),
         ("pm_2025-03-01.sql", "pm"),
         ("crm_2025-03-01_0213_UTC.sql", "crm"),
