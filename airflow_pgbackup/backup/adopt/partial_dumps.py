@@ -23,8 +23,10 @@ def missing_part(kinds: Mapping[str, int]) -> str | None:
         of = "its table" if tables == 1 else f"its {tables:,} tables"
         return f"it has no data of {of}, as with --schema-only"
     if not any(kinds.get(kind) for kind in _HAVE_TABLES):
-        if data or kinds.get("STATISTICS DATA"):
+        if data:
             return "it has data without the definitions of the tables, as with --data-only"
+        if kinds.get("STATISTICS DATA"):
+            return "it has statistics without their tables, as with --statistics-only"
         if any(kinds.get(kind) for kind in _OF_TABLES):
             return "it has indexes or constraints without their tables, as with --section=post-data"
     return None

@@ -10,8 +10,9 @@ from airflow_pgbackup.backup.adopt.partial_dumps import KINDS
 from airflow_pgbackup.postgres.archive.script_headers import object_header
 
 _LINE = re.compile(
-    rb"\n(?:(?P<object>-- (?:Data for )?Name: [^\n]*)|-- PostgreSQL database (?P<cluster>cluster )?dump"
-    rb"(?P<end> complete)?\r?(?=\n)|(?P<part>-- Roles|-- Tablespaces)\r?(?=\n)|(?P<connect>\\connect )"
+    rb"\n(?:(?P<object>-- (?:Data for )?Name: [^\n]*)|(?P<statistics>-- Statistics for Name: )"
+    rb"|-- PostgreSQL database (?P<cluster>cluster )?dump(?P<end> complete)?\r?(?=\n)"
+    rb"|(?P<part>-- Roles|-- Tablespaces)\r?(?=\n)|(?P<connect>\\connect )"
     rb"|(?P<copy>COPY [^\n]* FROM stdin;\r?)(?=\n)|(?P<partitioned>PARTITION BY ))"
 )
 _ENDS_OF_ROWS = (b"\n\\.\n", b"\n\\.\r\n")
@@ -36,6 +37,7 @@ class ScriptOutline:
         self.several = False
         self._cluster = cluster
         self._ended = False
+        self._kind = ""
         self._scan = self._objects
         self._rest = b"\n"
 
@@ -87,9 +89,12 @@ class ScriptOutline:
     def _line(self, found: re.Match[bytes]) -> int:
         if found["object"]:
             if header := object_header(found["object"].decode("latin-1")):
-                if header[1] in KINDS:  # a script may name any number of others
-                    self.kinds[header[1]] += 1
-                self._scan = self._data if header[1] in _OF_DATA else self._objects
+                self._kind = header[1]
+                if self._kind in KINDS:  # a script may name any number of others
+                    self.kinds[self._kind] += 1
+                self._scan = self._data if self._kind in _OF_DATA else self._objects
+        elif found["statistics"]:
+            self.kinds["STATISTICS DATA"] += 1
         elif found["copy"]:
             self._scan = self._rows
         elif found["part"]:
@@ -97,8 +102,10 @@ class ScriptOutline:
         elif found["connect"]:
             self.parts.add("databases")
         elif found["partitioned"]:
-            self.kinds["PARTITIONED TABLE"] += 1
-            self.kinds["TABLE"] -= 1
+            if self._kind == "TABLE":  # else it is a line of a function
+                self._kind = "PARTITIONED TABLE"
+                self.kinds["TABLE"] -= 1
+                self.kinds[self._kind] += 1
         elif found["end"]:
             self._ended = self._ended or bool(found["cluster"]) == self._cluster
         else:

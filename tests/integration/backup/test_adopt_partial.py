@@ -63,15 +63,16 @@ def adopted(repository: LocalRepository, directory: Path, **files: bytes) -> Any
 def test_a_dump_of_a_part_is_skipped(
     format: str, repository: LocalRepository, tmp_path: Path, dump: Callable[..., bytes]
 ) -> None:
-    options = [f"--format={format}", "--create"]
+    in_format = f"--format={format}"
     parts = {
         "schema": ("--schema-only", "it has no data of its 3 tables, as with --schema-only"),
         "pre": ("--section=pre-data", "it has no data of its 3 tables"),
         "data": ("--data-only", "it has data without the definitions of the tables"),
+        "statistics": ("--statistics-only", "it has statistics without their tables"),
         "post": ("--section=post-data", "it has indexes or constraints without their tables"),
     }
-    files = {name: dump(*options[: 1 if name == "data" else 2], option) for name, (option, _) in parts.items()}
-    result = adopted(repository, tmp_path / "dumps", crm=dump(*options), **files)
+    files = {name: dump(in_format, option) for name, (option, _) in parts.items()}
+    result = adopted(repository, tmp_path / "dumps", crm=dump(in_format, "--create"), **files)
     assert [one["path"] for one in result["found"]] == ["crm"]
     reasons = {one["path"]: one["reason"] for one in result["skipped"]}
     for name, (_, reason) in parts.items():
@@ -87,6 +88,8 @@ def test_what_has_no_rows_is_complete(repository: LocalRepository, tmp_path: Pat
     }
     result = adopted(repository, tmp_path / "dumps", **files)
     assert sorted(one["path"] for one in result["found"]) == sorted(files)
+    archive = dump("--table=sold", "--format=custom")
+    assert len(adopted(repository, tmp_path / "archives", sold=archive)["found"]) == 1
 
 
 def test_a_cluster_of_a_part_is_skipped(

@@ -35,6 +35,12 @@ def test_objects_are_counted_and_rows_are_not_read(data: bytes, line_end: bytes,
     assert outline.several
 
 
+def test_a_line_of_a_function_makes_no_table_partitioned() -> None:
+    outline = ScriptOutline(cluster=False)
+    outline.add(HEAD + TABLE + header("FUNCTION", "f") + b"SELECT row_number() OVER (\nPARTITION BY a);\n\n" * 2)
+    assert +outline.kinds == {"TABLE": 1, "PARTITIONED TABLE": 1}
+
+
 def test_names_of_kinds_are_not_collected() -> None:
     outline = ScriptOutline(cluster=False)
     outline.add(HEAD + b"".join(header(f"KIND {number}") for number in range(1000)) + TABLE)
