@@ -9,7 +9,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -421,6 +421,25 @@ def test_the_checksum_of_an_object_in_parts(store: Store, repository: Repository
         repository.write(KEY, io.BytesIO(LARGE))
     assert "request_checksum_calculation" in (caught.value.hint or "")
     assert store.visible() is None
+
+
+@pytest.mark.parametrize(("type_of_it", "differs"), [(None, False), ("FULL_OBJECT", True)])
+def test_the_checksum_of_a_copy_of_an_object_in_parts(store: Store, type_of_it: str | None, differs: bool) -> None:
+    """Garage writes a composite checksum like one of the complete object, which it computes for the copy."""
+    client = store.client()
+
+    def answer(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
+        parsed["ChecksumCRC32"] = "Tdo0TA==" if http_response.url.endswith(KEY) else "AAAAAA=="
+        parsed["ChecksumType"] = type_of_it
+
+    repository = store.open(lambda: client)
+    repository.init()
+    repository.write(KEY, io.BytesIO(LARGE))
+    client.meta.events.register("after-call.s3.HeadObject", answer)
+    copied = f"{KEY}.copy"
+    with pytest.raises(RepositoryError, match="expected checksum") if differs else nullcontext():
+        repository.copy_from(repository, KEY, copied)
+    assert (store.visible(copied) == LARGE) is not differs
 
 
 @pytest.mark.parametrize("data", ALL)
