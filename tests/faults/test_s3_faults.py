@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import logging
 import random
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
 from datetime import datetime, timedelta, timezone
@@ -618,6 +620,17 @@ def test_a_password_in_the_endpoint_is_refused_and_not_repeated(bucket: str) -> 
     with pytest.raises(ConfigurationError, match=r"endpoint_url .* holds credentials") as caught:
         list(opened.list())
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_renewal_keeps_no_client_that_has_expired(store: Store) -> None:
+    store.open().init()
+    factory, made = expiring(store)
+    repository = store.open(factory)
+    repository.write(KEY, io.BytesIO(LARGE))
+    first = weakref.ref(made.pop(0))
+    gc.collect()
+    assert first() is None
+    assert repository.read_bytes(KEY, limit=len(LARGE)) == LARGE
 
 
 def test_credentials_of_a_shared_client_are_renewed_once(store: Store) -> None:

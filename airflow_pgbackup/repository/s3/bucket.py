@@ -82,6 +82,7 @@ class Bucket:
         """The operations for which the store has reported that it does not implement ``If-None-Match``."""
         self._lock = threading.Lock()
         self._current: S3Client | None = None
+        self._closing: weakref.finalize[..., object] | None = None
         self._members: dict[str, frozenset[str]] = {}
 
     @property
@@ -112,8 +113,11 @@ class Bucket:
                 f"{store('endpoint_url')} holds credentials", hint=f"Remove them, and set {store('credentials')}."
             )
         limit_answers(client)
+        if self._closing is not None:
+            self._closing.detach()  # other threads may still use the client with the expired credentials
         # A client is in reference cycles: without this, its connections stay open until the garbage collector runs.
-        weakref.finalize(self, client.close).atexit = False
+        self._closing = weakref.finalize(self, client.close)
+        self._closing.atexit = False
         return client
 
     @property
