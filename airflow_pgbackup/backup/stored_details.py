@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK
@@ -12,6 +13,9 @@ from airflow_pgbackup.repository.verification import Check, Verification
 _DIFFERS = "its definition differs"
 _HINT = ". HINT: "
 _ERROR = "ERROR:  "
+_FIRST = re.compile(r"(?:true|false|NULL)(?=, \{|;|\Z)")
+_NOTE = re.compile(rf"({SQL_CHECK} (?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"): )(.*)", re.DOTALL)
+_FOREIGN = re.compile("[«»“”„「」]")  # quotes of messages in other languages
 
 
 def stored_details(report: Verification, manifest: Manifest) -> Verification:
@@ -31,10 +35,12 @@ def _check(check: Check) -> Check:
         return check
     detail = _definition(check.detail)
     if check.name.startswith(SQL_CHECK):
-        detail = _outcome(detail, check.result)
-    elif check.name == "note" and detail.startswith(SQL_CHECK):
-        before, _, after = detail.partition("': ")
-        detail = f"{before}': {_outcome(after, 'notproven')}"
+        detail = _outcome(detail)
+    elif check.name == "note":
+        if match := _NOTE.fullmatch(detail):
+            detail = match[1] + _outcome(match[2])
+        elif is_of_server(detail):
+            detail = _without_quoted(detail)
     elif check.result != "pass":
         detail = _without_quoted(detail)
     return replace(check, detail=detail)
@@ -45,13 +51,15 @@ def _definition(detail: str) -> str:
     return f"{before}{_DIFFERS}" if found else detail
 
 
-def _outcome(detail: str, result: str) -> str:
+def _outcome(detail: str) -> str:
     """Return the first column of an SQL check alone, or its error."""
-    word, others, _ = detail.partition(", {")
-    return word if others or result != "notproven" else _without_quoted(detail)
+    match = _FIRST.match(detail)
+    return match[0] if match else _without_quoted(detail, _ERROR)
 
 
-def _without_quoted(detail: str) -> str:
+def _without_quoted(detail: str, prefix: str = "") -> str:
     message, hint, rest = detail.partition(_HINT)
-    prefix = "" if is_of_server(message) else _ERROR  # which decides what counts as quoted
-    return (without_values(prefix + message) or f"{prefix}…").removeprefix(prefix) + hint + rest
+    if not is_of_server(message):
+        prefix = _ERROR  # which decides what counts as quoted
+    message = prefix + _FOREIGN.sub('"', message)
+    return (without_values(message) or f"{prefix}…").removeprefix(prefix) + hint + rest

@@ -60,6 +60,23 @@ def secret(repository: LocalRepository) -> Manifest:
         (Check("sql check 'a'", "fail", 'NULL, {"last": null}'), "NULL"),
         (Check("sql check 'a'", "notproven", 'invalid input syntax for type integer: "4711 a"'), None),
         (Check("note", "pass", 'sql check \'a\': false, {"last": "x"}; it is not required'), "sql check 'a': false"),
+        (
+            Check("note", "pass", 'sql check "today\'s": false, {"last": "ann@x.org"}; it is not required'),
+            'sql check "today\'s": false',
+        ),
+        (
+            Check("note", "pass", "sql check 'a': invalid input: \"ann@x.org\"; it is not required"),
+            "sql check 'a': invalid input: \"…\"",
+        ),
+        (
+            Check("note", "pass", 'restores with one job; error with 4: table "t": ERROR:  invalid input: "ann@x.org"'),
+            'restores with one job; error with 4: table "t": ERROR:  invalid input: "…"',
+        ),
+        (Check("note", "pass", 'view "a" was left out'), 'view "a" was left out'),
+        (Check("sql check 'a'", "notproven", 'invalid input: "ann@x.org, {1}"'), 'invalid input: "…"'),
+        (Check("sql check 'a'", "notproven", 'invalid input: "ann ERROR: x"'), 'invalid input: "…"'),
+        (Check("sql check 'a'", "notproven", "ungültige Eingabe: »ann@x.org«"), 'ungültige Eingabe: "…"'),
+        (Check("sql check 'a'", "notproven", "its first column is not boolean"), "its first column is not boolean"),
         (Check("restore", "fail", 'it cannot be restored: pg_restore: error: ERROR:  bad value "x, y"'), None),
         (Check("restore", "notproven", 'h: value "1,23" is out of range for type money. HINT: Take another.'), None),
         (
