@@ -24,15 +24,19 @@ def without_event_triggers(params: ConnectionParams) -> ConnectionParams:
 
     Only a superuser, or a role with the privilege to set ``event_triggers``, can connect with it.
     """
-    return _with_option(params, "event_triggers=off")
+    return with_option(params, "event_triggers=off")
 
 
 def without_role(params: ConnectionParams) -> ConnectionParams:
     """Return a connection whose sessions keep their user, whatever role the database sets with ``SET role``."""
-    return _with_option(params, "role=none")
+    return with_option(params, "role=none")
 
 
-def _with_option(params: ConnectionParams, setting: str) -> ConnectionParams:
+def with_option(params: ConnectionParams, setting: str) -> ConnectionParams:
+    """Return a connection whose sessions begin with a setting, whatever the role and the database set.
+
+    :param setting: ``name=value``, without blanks.
+    """
     options = f"{params.keywords_with_defaults().get('options', '')} -c {setting}".strip()
     return replace(params, keywords={**params.keywords, "options": options})
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from airflow_pgbackup.postgres.definitions.database import TIME_ZONE_NAME
+
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
@@ -21,7 +23,6 @@ _OF_SERVER: LiteralString = """
 select pg_catalog.current_setting('TimeZone') from pg_catalog.pg_settings where name = 'TimeZone'
    and source in ('default', 'environment variable', 'configuration file', 'command line', 'global')
 """
-_NAME = re.compile(r"[A-Za-z0-9_+:,./<>-]{1,100}")  # as in the manifest's schema
 
 
 def read_time_zone(session: psycopg.Connection[Any], *, cluster: bool = False) -> str | None:
@@ -36,4 +37,4 @@ def read_time_zone(session: psycopg.Connection[Any], *, cluster: bool = False) -
         row = row or session.execute(_OF_SERVER).fetchone()
     except psycopg.Error:
         return None
-    return str(row[0]) if row and _NAME.fullmatch(str(row[0])) else None
+    return str(row[0]) if row and re.fullmatch(TIME_ZONE_NAME, str(row[0])) else None

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import (
+    Session,
+    fetch_column,
+    fetch_value,
+    session,
+    translated_errors,
+    with_option,
+)
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.rehearsal import provisioning
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -50,10 +57,10 @@ class ScratchServer(RehearsalServer):
     server: ServerInfo
     temporary: TemporaryDatabases
     shared_roles: StandIns
-    session_options: str = "-c synchronous_commit=off -c lc_messages=C"
 
     local: ClassVar[bool] = False
     keeps_database_name: ClassVar[bool] = False
+    session_options: ClassVar[str] = "-c synchronous_commit=off -c lc_messages=C"
     hint: ClassVar[str] = "Install it on the scratch server."
 
     @property
@@ -103,7 +110,7 @@ class ScratchServer(RehearsalServer):
 
     def _set_time_zone(self, connection: Session, name: str) -> None:
         connection.execute("SELECT pg_catalog.set_config('TimeZone', %s, false)", [name])
-        self.session_options += f" -c TimeZone={name}"
+        self.params = with_option(self.params, f"TimeZone={name}")
 
     def make_superusers(self) -> None:
         with self._changing_stand_ins():
@@ -133,7 +140,7 @@ class ScratchServer(RehearsalServer):
             created, number = self.temporary.create(attempts)
             create_schemas(created, schemas)
         self.other_locale = LOCALE_UNNAMED if create is None else LOCALE_LACKING if number else ""
-        return created
+        return self.params.with_database(created.dbname)
 
 
 @contextmanager

@@ -27,7 +27,12 @@ from airflow_pgbackup.backup.restore.beside_tables import (
     move_tables,
 )
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
-from airflow_pgbackup.backup.restore.new_database import create_like, prepare_public_schema, read_properties
+from airflow_pgbackup.backup.restore.new_database import (
+    create_like,
+    prepare_public_schema,
+    read_properties,
+    warn_of_time_zone,
+)
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import Loader, check_versions
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest, require_may_create, state_in_errors
@@ -129,6 +134,7 @@ class _BesideRestore:
                 exactly=False,
                 is_final=False,
             )
+            warn_of_time_zone(run, new, request.manifest.source.time_zone)
             public_exists = prepare_public_schema(run, new, self._loader.public)
             self._loader.load(new, single_transaction=False, public_exists=public_exists)
             with session(new, run.cancel) as connection:

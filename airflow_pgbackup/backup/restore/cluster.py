@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     change_existing,
     create_like,
     prepare_public_schema,
+    warn_of_time_zone,
 )
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
 from airflow_pgbackup.backup.restore.plan import check_versions
@@ -159,6 +160,8 @@ class _ClusterRestore:
 
     def _restore_databases(self, outcome: RestoreOutcome) -> None:
         request, run = self._request, self._run
+        if any(part.section.properties.time_zone is None for part in self._parts):
+            warn_of_time_zone(run, request.target.connection, request.manifest.source.time_zone)
         parts = {part.number: part for part in self._parts}
         renames: list[tuple[str, str]] = []
         maintenance = request.target.maintenance(run.cancel)

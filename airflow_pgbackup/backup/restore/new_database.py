@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -35,11 +36,10 @@ _REFUSED = (
 )
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-# Zones can have several names. NULL if the two have shown the same time since 1970.
-_OTHER_TIME_ZONE = """
-SELECT pg_catalog.current_setting('TimeZone') WHERE EXISTS (
-  SELECT FROM pg_catalog.generate_series('1970-01-01 00:00+00'::timestamptz, pg_catalog.now(), '30 days') AS t
-   WHERE (t AT TIME ZONE %s) <> (t AT TIME ZONE pg_catalog.current_setting('TimeZone')))
+# What the clocks of the session's time zone have shown since 1970: zones can have several names.
+_CLOCK = """
+SELECT pg_catalog.array_agg(t::timestamp::text)
+  FROM pg_catalog.generate_series('1970-01-01 00:00+00'::timestamptz, pg_catalog.now(), '720 hours') AS t
 """
 _TOOL_SESSIONS = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE application_name = %s"
 
@@ -162,16 +162,16 @@ def warn_of_time_zone(run: RestoreContext, params: ConnectionParams, source: str
     if source is None:
         return
     with session(params, run.cancel) as connection:
-        try:
-            here = fetch_value(connection, _OTHER_TIME_ZONE, [source])
-        except psycopg.errors.InvalidParameterValue:  # the server does not know it
-            here = fetch_value(connection, "SHOW timezone")
-    if here:
-        run.warn(
-            f"the time zone here is {here}, but {source} in the source: what generated columns, indexes and "
-            f"materialized views compute from times may differ, and CHECK constraints may fail; if that is not wanted, "
-            f"set the time zone of the database before a restore (ALTER DATABASE … SET timezone)"
-        )
+        here, clock = fetch_value(connection, "SHOW timezone"), fetch_value(connection, _CLOCK)
+        with suppress(psycopg.errors.InvalidParameterValue):  # the server does not know it
+            connection.execute("SELECT pg_catalog.set_config('TimeZone', %s, false)", [source])
+            if fetch_value(connection, _CLOCK) == clock:
+                return
+    run.warn(
+        f"the time zone here is {here}, but {source} in the source: what generated columns, indexes and materialized "
+        "views compute from times may differ, and CHECK constraints may fail; if that is not wanted, set the time zone "
+        "of the server or the database first (ALTER DATABASE … SET timezone), and restore again"
+    )
 
 
 def prepare_public_schema(run: RestoreContext, params: ConnectionParams, public: PublicSchema | None) -> bool:

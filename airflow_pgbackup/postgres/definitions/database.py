@@ -30,7 +30,9 @@ _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _ROLE = re.compile(rf"ALTER ROLE ({IDENTIFIER}) IN DATABASE ")
 _SESSION = re.compile(r"SET SESSION AUTHORIZATION E?'((?:[^']|'')+)';")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
-_TIME_ZONE = re.compile(r" SET \"?timezone\"? TO '([^'\\]+)';", re.IGNORECASE)
+TIME_ZONE_NAME = r"(?!(?:localtime|posixrules)\b)[A-Za-z0-9_+:,./<>-]{1,100}"
+"""A pattern for names of time zones, without those that mean another zone on each machine."""
+_TIME_ZONE = re.compile(rf" SET \"?timezone\"? TO '({TIME_ZONE_NAME})';", re.IGNORECASE)
 
 
 # Comments by initdb, in dumps of old versions and with --quote-all-identifiers; only the owners may set them.
