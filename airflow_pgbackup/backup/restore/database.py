@@ -234,11 +234,10 @@ class _DatabaseRestore:
         marker = self._marker()
         if not set_marker(self._run, target.connection, marker and replace(marker, begun=True)):
             marker = None
-        unchanged = f'database "{target.database}" was not changed'
-        if target.with_properties and self._loader.properties.settings:
-            change_existing(self._run, target.connection, self._loader.properties, settings=True)
-            unchanged = f'database "{target.database}" has the settings of the dumped one, and is otherwise unchanged'
-        with state_in_errors(unchanged, self._run.say) as state:
+        with state_in_errors(f'database "{target.database}" was not changed', self._run.say) as state:
+            if target.with_properties and self._loader.properties.settings:
+                state.text = f'database "{target.database}" has settings of the dumped one, and is otherwise unchanged'
+                change_existing(self._run, target.connection, self._loader.properties, settings=True)
             warn_of_time_zone(self._run, target.connection, self._request.manifest.source.time_zone)
             with noted_transaction(
                 self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
