@@ -14,7 +14,6 @@ def not_empty(name: str, value: Given, *, written: str | None = None) -> Given:
     """Return a parameter's value: None, or what is given.
 
     :param written: how the user writes the parameter; None: as :func:`.wording.parameter` has it.
-
     :raises ConfigurationError: it is blank text, such as the value of an unset variable or of a template that finds
         nothing.
     """
