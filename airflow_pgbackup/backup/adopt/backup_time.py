@@ -57,10 +57,12 @@ def choose_time(
 
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.
-    :param zone: of the machine that made the dump, if its name has none.
+    :param zone: of the machine that made the dump. If the name has one, as of ``date -u``, the header is in that of the
+        two in which it is closer to the name.
     """
-    zone = (name and name.moment.zone) or zone
     stated = _in_utc(header, zone) if header else None
+    if header and stated and name and name.moment.zone:
+        stated = min(_in_utc(header, name.moment.zone), stated, key=lambda at: abs(at - name.moment.at))
     doubt = _doubt(stated, name, modified, now) if stated else None
     if stated and not doubt:
         return BackupTime(min(stated, now).replace(microsecond=0), HEADER)

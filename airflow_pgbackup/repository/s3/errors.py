@@ -62,8 +62,8 @@ _REGION = "region"  # replaced by what to set
 # A new key or policy takes a moment to be valid everywhere.
 _ABOUT_ACCESS = frozenset({_PERMISSIONS, _KMS, _CONNECTION})
 _ONE_SIZE = (
-    "The last quarter of the parts is larger if a dump is larger than expected: raise min_part_size to at least its "
-    "size divided by three quarters of max_parts (7,500 by default)."
+    "The last quarter of the parts is larger if a dump is larger than expected: raise min_part_size to at least the "
+    "size of the dump divided by three quarters of max_parts (7,500 by default)."
 )
 _DELETES = frozenset({"DeleteObject", "DeleteObjects"})
 # "Unsupported header 'x-amz-checksum-crc32'", "aws-chunked encoding is not supported", "… trailer …"

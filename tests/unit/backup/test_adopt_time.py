@@ -125,6 +125,14 @@ def test_a_header_from_the_future_is_not_used() -> None:
     assert (chosen.at, chosen.source) == (NOW, HEADER)
 
 
+@pytest.mark.parametrize("name", ["a_20250301T020000Z.dump", "a_2025-03-01T03:00:00+01:00.dump"])
+def test_the_zone_of_a_name_need_not_be_that_of_the_header(name: str) -> None:
+    zone = timezone(timedelta(hours=1))
+    header = naive(DAY.replace(hour=3))
+    chosen = choose_time(header=header, name=named(name), modified=LOST, zone=zone, now=NOW)
+    assert (chosen.at, chosen.source) == (DAY.replace(hour=2), HEADER)
+
+
 def test_a_directory_counts_against_a_header_if_a_pattern_says_so() -> None:
     name = NameTimes([], timezone.utc, ["%Y-%m-%d"], now=NOW).of("2026-01-31/a.dump")
     assert isinstance(name, NameTime)
