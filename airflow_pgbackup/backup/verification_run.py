@@ -111,12 +111,18 @@ class VerificationRun:
         artifact = self.manifest.artifact
         # A rehearsal reads the artifact several times, and pg_restore opens these two formats by name.
         as_path = self.level == "restore" or (self.level == "archive" and artifact.format in ("tar", "directory"))
+        identities, unknown = None, None
+        if self.level != "integrity" and artifact.encryption:
+            try:
+                identities = self.context.require_identities()
+            except NotProven as error:  # raised below: changed bytes are a failure all the same
+                unknown = error
         opening = open_checked(
             self.repository,
             self.manifest,
             as_path=as_path,
             temp_dir=self.context.settings.temp_dir,
-            identities=self.context.require_identities() if self.level != "integrity" and artifact.encryption else None,
+            identities=identities,
             cancel=self.context.cancel,
             progress=self.context.step(f"hashing {artifact.name}", bytes_total=artifact.size),
         )
@@ -139,6 +145,8 @@ class VerificationRun:
                 f"{human_bytes(self.manifest.artifact.size)} in {files} file{'s' * (files > 1)} as dumped, by sha256",
             )
         )
+        if unknown is not None:
+            raise unknown
         return checked
 
     def _archive(self, checked: Checked) -> None:

@@ -310,6 +310,24 @@ def test_an_encrypted_archive_is_decrypted_by_the_identities(repository: LocalRe
     assert VerificationRun(repository, manifest, "integrity", None, (), unreadable).run().result == "pass"
 
 
+def test_changed_bytes_are_a_failure_where_the_identity_cannot_be_read(repository: LocalRepository) -> None:
+    """As on a worker that does not get Airflow's connection with the key."""
+
+    def identities() -> Identities:
+        raise NotProven("Airflow finds no connection")
+
+    stored = pyrage.encrypt(SCRIPT, [pyrage.x25519.Identity.generate().to_public()])
+    made = write_backup(repository, APP, AT, looks=(), members={"app.sql.age": stored})
+    manifest = encrypted(made, FileDigest("app.sql", len(SCRIPT), hashlib.sha256(SCRIPT).hexdigest()))
+    context = RunContext(identities=identities)
+    found = VerificationRun(repository, manifest, "archive", None, (), context).run()
+    assert [(check.name, check.result) for check in found.checks] == [("integrity", "pass"), ("archive", "notproven")]
+    path = repository.local_path(manifest.key(manifest.artifact.files[0]))
+    assert path
+    path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    assert VerificationRun(repository, manifest, "archive", None, (), context).run().result == "fail"
+
+
 @pytest.mark.usefixtures("reader")
 @pytest.mark.parametrize(("level", "at"), [("integrity", "hashing"), ("archive", "reading")])
 def test_a_verification_that_is_canceled(repository: LocalRepository, script: Manifest, level: str, at: str) -> None:
