@@ -150,12 +150,13 @@ _OPEN_MOUNTS: set[int] = set()
 def set_mode(descriptor: int, mode: int) -> None:
     """Set the mode of a file or directory that we have made.
 
-    A mount with one owner and mode for all files, as of SMB, refuses it: that is a warning where others may read them.
+    A mount with one owner and mode for all files, as of SMB or FUSE, refuses it: that is a warning where others may
+    read them.
     """
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         status = os.fstat(descriptor)
         if status.st_mode & 0o077 and status.st_dev not in _OPEN_MOUNTS:

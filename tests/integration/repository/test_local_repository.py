@@ -160,13 +160,18 @@ def test_snapshots_in_the_root_are_left_out(tmp_path: Path, repository: LocalRep
     assert repository.folders() == ["server"]
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
 def test_a_mount_with_one_owner_and_mode(
-    tmp_path: Path, repository: LocalRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    number: int,
+    tmp_path: Path,
+    repository: LocalRepository,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As of SMB: everything belongs to one user, and nobody else may change a mode."""
+    """As of SMB or FUSE: everything belongs to one user, and nobody else may change a mode."""
 
     def refused(descriptor: int, mode: int) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fchmod", refused)
     monkeypatch.setattr(nofollow, "_OPEN_MOUNTS", set())

@@ -552,6 +552,6 @@ def test_connections_are_closed_with_the_repository(s3: S3Server, bucket: str) -
         repository.init()
         assert connections() > before
         del repository
-        assert connections() == before
+        assert connections() <= before  # the server may have closed others
     finally:
         gc.enable()
