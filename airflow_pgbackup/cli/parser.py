@@ -82,8 +82,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Name
         if "arguments are required" in error.message and _lacks_default_repository(given, environ):
             error.hint = f"Set {REPOSITORY_VARIABLE} to leave out REPOSITORY. {error.hint}"
         return show_usage_error(error, given)
-    except SystemExit:  # --help and --version
-        if write(sys.stdout):
+    except (SystemExit, OSError) as end:  # --help and --version; an OSError only from argparse before Python 3.11.4
+        if write(sys.stdout) and isinstance(end, SystemExit):
             raise
         write(sys.stderr, "pgbackup: cannot write to stdout\n")
         return EXIT_STATUS["failed"]
