@@ -133,6 +133,10 @@ def arrange(command: Command, arguments: Sequence[str], environ: Mapping[str, st
     end = [filled.index("--")] if "--" in filled else []
     if not positions or {*range(positions[0], positions[-1])} <= {*positions, *end}:
         return filled
+    flags = {flag for argument in command.arguments for flag in argument.flags} | {*DEBUG.flags, "--help"}
+    options = filled[: end[0]] if end else filled
+    if any(text.startswith("--") and text.partition("=")[0] not in flags for text in options):
+        return filled  # whose error names the unknown option before what follows it
     together = [filled[at] for at in positions]
     if end:
         return [*(text for at, text in enumerate(filled) if at not in (*positions, *end)), "--", *together]

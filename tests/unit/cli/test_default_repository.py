@@ -105,3 +105,8 @@ def test_an_option_without_its_value_takes_no_positional_argument(
     """As of a shell variable that is not set."""
     assert parse(line.split(), {}) == 2
     assert "expected one argument" in capsys.readouterr().err
+
+
+def test_the_error_for_an_unknown_option_keeps_the_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["list", "file:///x", "--aws-conn-id", "a"], {}) == 2
+    assert "unrecognized arguments: --aws-conn-id a\n" in capsys.readouterr().err
