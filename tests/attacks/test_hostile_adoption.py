@@ -19,6 +19,7 @@ from airflow_pgbackup.backup.adopt.enclosing import Enclosing
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.embedded import S3Server
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -254,8 +255,9 @@ def test_only_what_a_source_names_is_searched(here: LocalRepository, dumps: Path
         (dumps / "crm_2025-03-01.sql", {"crm_2025-03-01.sql"}),
         (dumps / "[x]" / "crm*_2025-03-03.sql", {"crm*_2025-03-03.sql"}),
         (f"{dumps}/crm*", {"crm_2025-03-01.sql", "crm_2025-03-02.sql"}),
-        (f"{dumps}/[[]x]/*/..", set()),
         (f"{dumps}/[[]x]/*", {"[x]/crm*_2025-03-03.sql"}),
     ):
         result: Any = adopt(repository=here, sources=[source], server="s", dry_run=True)
         assert ({one["path"] for one in result["found"]}, result["skipped"]) == (paths, []), source
+    with pytest.raises(ConfigurationError, match="nothing matches"):
+        adopt(repository=here, sources=[f"{dumps}/[[]x]/*/.."], server="s", dry_run=True)
