@@ -11,6 +11,7 @@ from airflow_pgbackup.backup import leftovers
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
+from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -53,7 +54,11 @@ def test_a_jump_during_a_dump(seconds: float, database: ConnectionParams, here: 
 def test_a_jump_during_a_verification(seconds: float, database: ConnectionParams, here: Repository) -> None:
     made = dump_database(connection=database, server="prod", repository=here, options=DumpOptions())
     with JumpingClock(seconds, 2).installed() as clock:
-        verify(reference=made, repository=here)
+        if seconds < 0:
+            with pytest.raises(NotProven, match="it is from the future"):  # by the clock as it is now
+                verify(reference=made, repository=here)
+        else:
+            verify(reference=made, repository=here)
     assert clock.readings >= 2
     [backup] = read_catalogue(here).backups
     assert read_evidence(here, backup.series, backup.id).backup.level == "archive"
