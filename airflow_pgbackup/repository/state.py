@@ -45,9 +45,11 @@ def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None
 
 
 def standing_failure(verifications: Collection[VerificationName]) -> VerificationName:
-    """Return the failure that a history which :func:`standing` calls ``failed`` amounts to: a pass at its level would
-    make up for it."""
+    """Return the failure for which :func:`standing` calls a history ``failed``.
+
+    A new pass at its level, and at no lower one, would verify the backup.
+    """
     for level in LEVELS:
         if standing([*verifications, VerificationName(_LAST, level, "pass")])[0] == "verified":
             return max(seen for seen in verifications if (seen.level, seen.result) == (level, "fail"))
-    raise AssertionError("a pass at the highest level makes up for every failure")
+    raise AssertionError("a pass at the highest level verifies every backup")

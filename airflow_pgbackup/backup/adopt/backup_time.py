@@ -57,8 +57,8 @@ def choose_time(
 
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.
-    :param zone: of the machine that made the dump. If the name has one, as of ``date -u``, the header is in that of the
-        two in which it is closer to the name.
+    :param zone: of the machine that made the dump. If the name has a zone, as from ``date -u``, the header is in that
+        of the two in which it is closer to the name.
     """
     stated = _in_utc(header, zone) if header else None
     if header and stated and name and name.moment.zone:

@@ -44,7 +44,7 @@ def pgpass_file(params: ConnectionParams, *, directory: Path | None = None) -> I
                 raise ValueError("a pgpass file cannot hold the new password")
             _replace(path, pgpass_text(params, new))
 
-        # pg_dumpall connects anew for every database. The tool's leader removes the file.
+        # pg_dumpall opens a new connection for each database. The tool's leader removes the file.
         with renewed_password(params, take, needed=path.exists):
             yield path
 

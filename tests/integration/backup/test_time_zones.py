@@ -224,6 +224,15 @@ def test_a_rehearsal_in_another_zone_fails_no_backup(
         rehearse_on(None, manifest, here)
 
 
+def adopted(source: ConnectionParams, form: str, server: PostgresServer, here: Repository, directory: Path) -> Any:
+    """Adopt a dump that was made in the server's time zone, and return its reference."""
+    made = directory / "made.dump"
+    with client_environment(source, restoring=True) as env:
+        subprocess.run([server.bin_dir / "pg_dump", f"--format={form}", f"--file={made}"], env=env, check=True)
+    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    return done["adopted"][0]
+
+
 @pytest.mark.parametrize("form", ["custom", "plain"])
 def test_an_adopted_dump_that_wrote_another_zone_is_not_proven(
     form: str, berlin: PostgresServer, fresh_database: Any, here: Repository, tmp_path: Path
@@ -234,12 +243,9 @@ def test_an_adopted_dump_that_wrote_another_zone_is_not_proven(
         "create table event (at tstzrange[])",
         "insert into event values (array[tstzrange('2024-01-01 00:00+01', null)])",
     )
-    made = tmp_path / "made.dump"
-    with client_environment(source, restoring=True) as env:
-        subprocess.run([berlin.bin_dir / "pg_dump", f"--format={form}", f"--file={made}"], env=env, check=True)
-    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    reference = adopted(source, form, berlin, here, tmp_path)
     with pytest.raises(NotProven, match=r"event: 1 row, some of which differ, perhaps because of .* time zone"):
-        verify(reference=done["adopted"][0], repository=here, level="restore")
+        verify(reference=reference, repository=here, level="restore")
 
 
 def test_the_bounds_of_partitions_by_time_in_an_adopted_dump_are_not_proven(
@@ -251,12 +257,9 @@ def test_the_bounds_of_partitions_by_time_in_an_adopted_dump_are_not_proven(
         "create table event (at timestamptz default '2024-01-01 00:00+01') partition by range (at)",
         "create table event_1 partition of event for values from ('2024-01-01 00:00+01') to ('2025-01-01 00:00+01')",
     )
-    made = tmp_path / "made.dump"
-    with client_environment(source, restoring=True) as env:
-        subprocess.run([berlin.bin_dir / "pg_dump", "--format=custom", f"--file={made}"], env=env, check=True)
-    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    reference = adopted(source, "custom", berlin, here, tmp_path)
     with pytest.raises(NotProven, match=r"perhaps because of .* time zone"):
-        verify(reference=done["adopted"][0], repository=here, level="restore")
+        verify(reference=reference, repository=here, level="restore")
 
 
 def test_a_duplicate_that_no_zone_explains_still_fails(
