@@ -237,20 +237,26 @@ for call in (lambda: repository.write_bytes("s/d/x", b"1"), lambda: repository.d
 """
 
 
-def test_missing_rights_name_the_user(tmp_path: Path, repository: LocalRepository) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Whose path any user may follow; pytest's own directories are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_missing_rights_name_the_user(open_folder: Path) -> None:
+    repository = LocalRepository(open_folder / "pg")
+    repository.init()
     repository.write_bytes("s/y", b"1")
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)
-    (tmp_path / "pg").chmod(0o555)
-    (tmp_path / "pg" / "s").chmod(0o555)
+    (open_folder / "pg").chmod(0o555)
+    (open_folder / "pg" / "s").chmod(0o555)
     try:
-        code = [sys.executable, "-c", DENIED, str(tmp_path / "pg")]
+        code = [sys.executable, "-c", DENIED, str(open_folder / "pg")]
         run = subprocess.run(code, capture_output=True, text=True, check=True)
     finally:
-        (tmp_path / "pg").chmod(0o700)
-        (tmp_path / "pg" / "s").chmod(0o700)
+        (open_folder / "pg").chmod(0o700)
+        (open_folder / "pg" / "s").chmod(0o700)
     write, delete = run.stdout.splitlines()
     assert "cannot write" in write
     assert "permission denied" in write
