@@ -33,6 +33,7 @@ REGION = "us-east-1"
 # connection of this machine takes a port between the check and the start.
 _PORTS = range(10_000, 22_000)
 _GRPC = 10_000
+_SOCKETS = Path("/tmp")  # noqa: S108  # weed's, whatever TMPDIR is
 
 
 def postgres_bin_dir(major: int) -> Path:
@@ -69,7 +70,8 @@ class S3Server:
     lock. Writing to a bucket that does not exist fails.
 
     :param directory: where the server's private directory is made; default the directory for temporary files.
-    :raises NotProven: the server did not start; the message ends with its log.
+    :raises NotProven: the server did not start; the message ends with its log, or says that ``/tmp``, where it makes
+        its sockets whatever ``TMPDIR`` is, cannot be written to.
     """
 
     def __init__(self, *, directory: Path | None = None) -> None:
@@ -102,6 +104,11 @@ class S3Server:
 
     def __enter__(self) -> S3Server:
         program = weed_program()
+        if not os.access(_SOCKETS, os.W_OK | os.X_OK):
+            raise NotProven(
+                f"the S3 server did not start: it makes its sockets in {_SOCKETS}, which this user cannot write to",
+                hint=f"Run as root: chmod 1777 {_SOCKETS}",
+            )
         log = ""
         for _attempt in range(5):
             directory = self._stack.enter_context(PrivateDirectory(self._directory))
@@ -134,10 +141,10 @@ class S3Server:
         argv += ["-volume.max=10000", "-s3.iam.readOnly=false"]
         env = {"PATH": os.defpath, "HOME": os.fspath(directory), "TMPDIR": os.fspath(directory)}
         env |= {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
-        # weed makes these in /tmp, whatever TMPDIR is, and does not remove them
+        # weed does not remove these
         ports = {"s3": s3, "master": master, "volume": volume, "filer": filer, "admin": admin}
         names = [f"{name}-grpc-{port + _GRPC}" for name, port in ports.items()] + [f"s3-{s3}", f"filer-{filer}"]
-        sockets = [Path(f"/tmp/seaweedfs-{name}.sock") for name in names]  # noqa: S108
+        sockets = [_SOCKETS / f"seaweedfs-{name}.sock" for name in names]
         signals = (signal.SIGKILL,)  # an orderly stop takes 2 s, and the data is not kept
         return SupervisedProcess(argv, env=env, log=directory / "log", remove=[directory, *sockets], signals=signals)
 

@@ -238,3 +238,10 @@ def test_s3_server_leaves_no_files(tmp_path: Path) -> None:
         port = str(server.port)
     assert list(tmp_path.iterdir()) == []
     assert not [path for path in set(Path("/tmp").glob("seaweedfs-*")) - sockets if port in path.name]
+
+
+def test_s3_server_where_its_sockets_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_pgbackup.embedded._SOCKETS", tmp_path / "missing")
+    with pytest.raises(NotProven, match=r"in .*missing, which this user cannot write to") as caught, S3Server():
+        pass
+    assert caught.value.hint == f"Run as root: chmod 1777 {tmp_path}/missing"
