@@ -15,7 +15,6 @@ _HINT = ". HINT: "
 _ERROR = "ERROR:  "
 _FIRST = re.compile(r"(?:true|false|NULL)(?=, \{|;|\Z)")
 _NOTE = re.compile(rf"({SQL_CHECK} (?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"): )(.*)", re.DOTALL)
-_FOREIGN = re.compile("[«»“”„「」]")  # quotes of messages in other languages
 
 
 def stored_details(report: Verification, manifest: Manifest) -> Verification:
@@ -61,5 +60,4 @@ def _without_quoted(detail: str, prefix: str = "") -> str:
     message, hint, rest = detail.partition(_HINT)
     if not is_of_server(message):
         prefix = _ERROR  # which decides what counts as quoted
-    message = prefix + _FOREIGN.sub('"', message)
-    return (without_values(message) or f"{prefix}…").removeprefix(prefix) + hint + rest
+    return (without_values(prefix + message) or f"{prefix}…").removeprefix(prefix) + hint + rest

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_SERVER = re.compile(r"\b(ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG\d?|HINT): +")
+# The server translates its messages, also the severity, to which libpq adds a colon and two blanks.
+_SERVER = re.compile(r"\b(ERROR|FATAL|PANIC|WARNING|NOTICE|INFO|LOG|DEBUG\d?|HINT): +|:  +")
+_QUOTE = '["«»“”„「」]'
 _NAME = r'"[^"]*"'
 # They quote names only: ExecConstraints() in execMain.c, ExecFindPartition(), domain_check_input(), _bt_check_unique().
 _OF_NAMES = re.compile(
@@ -18,34 +20,51 @@ _OF_NAMES = re.compile(
 )
 # A value may have quotes and line breaks, so what follows the first quote is hidden, except for these endings.
 _QUOTED = re.compile(
-    r'".*?((?<=")(?: does not exist| not recognized| is out of range for type [a-z ]+)\.?)?\Z', re.DOTALL
+    _QUOTE + r'.*?((?<=")(?: does not exist| not recognized| is out of range for type [a-z ]+)\.?)?\Z', re.DOTALL
 )
 
 
-def is_of_server(line: str) -> bool:
-    """Return whether a line begins a message of the server, alone or after that of a tool."""
-    return _SERVER.search(line) is not None
+def is_of_server(line: str, *, translated: bool = False) -> bool:
+    """Return whether a line begins a message of the server, alone or after that of a tool.
+
+    :param translated: the message may have a severity in another language than English.
+    """
+    match = _SERVER.search(line)
+    return match is not None and (translated or match[1] is not None)
 
 
-def is_odd(line: str) -> bool:
+def is_odd(line: str, *, translated: bool = False) -> bool:
     """Return whether a line opens a quote that it does not close, or closes one that it does not open."""
-    return line.count('"') % 2 == 1
+    return (len(re.findall(_QUOTE, line)) if translated else line.count('"')) % 2 == 1
+
+
+def is_translated(line: str) -> bool:
+    """Return whether the message of the server in a line is in another language than English."""
+    match = _SERVER.search(line)
+    if match is None:
+        return False
+    quote = re.search(_QUOTE, line[match.end() :])
+    return match[1] is None or (quote is not None and quote[0] != '"')
 
 
 def opens_value(line: str) -> bool:
     """Return whether the next lines continue a value that a message of the server quotes."""
     match = _SERVER.search(line)
-    return match is not None and is_odd(line[match.end() :])
+    return match is not None and is_odd(line[match.end() :], translated=is_translated(line))
 
 
 def without_values(line: str) -> str | None:
     """Return a line of a tool's stderr without quoted text in the server's error, unless that can be names only.
+
+    Of a message with a severity in another language, only the severity is left.
 
     :return: None for a warning, a notice or a hint of the server: a function writes what it wants there.
     """
     match = _SERVER.search(line)
     if match is None:
         return line
+    if match[1] is None:
+        return line[: match.end()] + "…"
     if match[1] not in ("ERROR", "FATAL", "PANIC"):
         return None
     text = line[match.end() :]

@@ -6,7 +6,13 @@ import re
 from collections.abc import Sequence
 
 from airflow_pgbackup.postgres.connection.hints import hint_for
-from airflow_pgbackup.postgres.tools.quoted_values import is_odd, is_of_server, opens_value, without_values
+from airflow_pgbackup.postgres.tools.quoted_values import (
+    is_odd,
+    is_of_server,
+    is_translated,
+    opens_value,
+    without_values,
+)
 
 LONGEST_LINE = 2000  # characters: long enough for any message, short enough for a log
 
@@ -60,6 +66,7 @@ class StderrFilter:
         self._hide_values = hide_values
         self._quoting = False
         self._of_server = False
+        self._translated = False
         self._open_quotes: set[bool] = set()  # whether a value continues: both, where nobody can tell
 
     def keep(self, line: str) -> str | None:
@@ -81,7 +88,8 @@ class StderrFilter:
         if self._quoting:
             return None
         if self._hide_values:
-            self._of_server = is_of_server(line)
+            self._of_server = is_of_server(line, translated=True)
+            self._translated = is_translated(line)
             self._open_quotes = {opens_value(line)}
             line = without_values(line) or ""
         line = line.strip()
@@ -93,7 +101,7 @@ class StderrFilter:
         """Return whether a line continues a message of the server, and perhaps a value that looks like a message."""
         if not self._of_server:
             return False
-        open_quote, odd = True in self._open_quotes, is_odd(line)
+        open_quote, odd = True in self._open_quotes, is_odd(line, translated=self._translated)
         if _QUOTING.match(line):
             # A field of the message, where COPY quotes the value once more, or a line of the value that looks like one.
             as_field = line.startswith("CONTEXT: ") and odd

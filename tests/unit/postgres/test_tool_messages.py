@@ -241,6 +241,18 @@ def test_of_a_key_its_columns_are_kept(line: str, kept: str | None) -> None:
         ("WARNING:  a@b.de", ""),
         ("NOTICE:  a@b.de\nsecret", ""),
         ("HINT:  a@b.de", ""),
+        (
+            'pg_restore: error: COPY failed for table "t": FEHLER:  ungültige Eingabesyntax für Typ integer: »a@b.de«',
+            'pg_restore: error: COPY failed for table "t": FEHLER:  …',
+        ),
+        ("psql:<stdin>:12: ОШИБКА:  a@b.de", "psql:<stdin>:12: ОШИБКА:  …"),
+        ('WARNUNG:  a@b.de "ERROR:  secret"', "WARNUNG:  …"),
+        ("ÖLÜMCÜL (FATAL):  a@b.de", "ÖLÜMCÜL (FATAL):  …"),
+        ("ERREUR:  a@b.de «x\nsecret»\nsecret", "ERREUR:  …"),
+        (
+            "ERROR:  la sintaxis de entrada no es válida para tipo integer: «a@b.de»",
+            'ERROR:  la sintaxis de entrada no es válida para tipo integer: "…"',
+        ),
         ('pg_restore: warning: errors ignored on restore: "1"', 'pg_restore: warning: errors ignored on restore: "1"'),
         ('pg_restore: processing data for table "public.t"', 'pg_restore: processing data for table "public.t"'),
         *(
@@ -272,6 +284,15 @@ def test_a_value_that_looks_like_a_message_is_hidden(begin: str) -> None:
     lines = StderrFilter(hide_values=True)
     text = [error + value[0], value[1], f"CONTEXT:  COPY t, line 1, column a: {value[0]}", value[1], error + '"x"']
     assert [lines.keep(line) for line in text] == [f'{error}"…"', None, None, None, f'{error}"…"']
+
+
+@pytest.mark.parametrize("error", ["FEHLER:  ungültige Eingabe: »{}«", "ERROR:  no es válida: «{}»", 'HATA:  "{}"'])
+def test_a_value_in_another_language_that_looks_like_a_message_is_hidden(error: str) -> None:
+    lines = StderrFilter(hide_values=True)
+    text = [*error.format("a\npg_restore: secret").split("\n"), "CONTEXT:  COPY t, »x«", "pg_restore: error: next"]
+    kept = [lines.keep(line) for line in text]
+    assert "a" not in str(kept[0]).partition(":  ")[2].replace("válida", "")
+    assert kept[1:] == [None, None, "pg_restore: error: next"]
 
 
 @pytest.mark.parametrize("field", ["CONTEXT:  COPY t", "DETAIL:  x", "QUERY:  x", 'CONTEXT:  "', "LINE 1: x"])
