@@ -44,8 +44,9 @@ def freshness(
 ) -> dict[str, object]:
     """Check the series of a repository.
 
-    :param series: the series that must be fresh. A database named here that has no backup is not fresh. If none is
-        named, the existing series are checked, which cannot reveal a database that was never backed up.
+    :param series: the series that must be fresh. One that is named here and has no backup is not fresh. If
+        ``databases`` is None, the existing series of the server are checked too, which cannot reveal a database that
+        was never backed up.
     :param exclude: series to ignore, such as those of databases that no longer exist: ``server/database``, with ``*``
         and ``?`` as wildcards.
     :param sets: also check that the server, or each server with backup sets, has a complete set that is recent, and all
@@ -67,12 +68,15 @@ def freshness(
     """
     now = now or datetime.now(timezone.utc)
     context, series = context or RunContext(), series or SeriesSelection()
-    server, expected = series.server, series.named()
-    if expected == []:
+    server, named = series.server, series.named()
+    if named == []:
         # Perhaps a task that lists databases found none. "Fresh" would be wrong.
         raise ConfigurationError("databases is empty", hint="Name databases, or pass None for all series.")
-    listed = read_catalogue(repository, server=server, series=expected).by_series()
-    wanted = expected if expected is not None else list(listed)
+    if series.databases is not None:
+        listed, wanted = read_catalogue(repository, server=server, series=named).by_series(), named or []
+    else:
+        listed = read_catalogue(repository, server=server).by_series()
+        wanted = [*listed, *(one for one in named or [] if one not in listed)]
     wanted = [one for one in wanted if not any(fnmatchcase(str(one), pattern) for pattern in exclude)]
 
     proven: list[Backup] = []

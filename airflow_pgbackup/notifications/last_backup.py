@@ -130,12 +130,12 @@ def _series(repository: Repository, target: Target, now: datetime, *, sets: bool
     from airflow_pgbackup.backup.freshness_rules import FreshnessRules
     from airflow_pgbackup.backup.series_selection import SeriesSelection
 
+    # The databases of the server have nothing to do with a dump by pg_dumpall.
+    databases = () if target.is_one_series and target.databases is None else target.databases
     found: dict[str, Any] = freshness(
         repository=repository,
         rules=FreshnessRules(max_age=LONGEST, minimum_level="integrity", max_drop=None),
-        series=SeriesSelection(
-            server=target.server, databases=target.databases, cluster=target.cluster, scopes=target.scopes
-        ),
+        series=SeriesSelection(server=target.server, databases=databases, cluster=target.cluster, scopes=target.scopes),
         exclude=target.exclude,
         sets=sets,
         now=now,

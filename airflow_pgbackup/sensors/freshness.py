@@ -58,8 +58,8 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         and now: what a restore would lose at most.
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
     :param databases: the databases of ``server`` that must be fresh; one without a backup is not fresh. None: every
-        series that exists.
-    :param cluster: the pg_dumpall backups of ``server`` must be fresh.
+        series that exists. An empty list, with ``cluster`` or ``scopes``: no database.
+    :param cluster: the pg_dumpall backups of ``server`` must exist and be fresh too.
     :param scopes: so must its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
     :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
     :param sets: ``server``, or each server with backup sets, must have a complete set that is no older than

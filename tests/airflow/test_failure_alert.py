@@ -392,6 +392,15 @@ def test_a_set_with_a_failed_backup_is_not_the_last_one(tmp_path: Path, each: bo
     assert len(series) == (2 if each else 0)
 
 
+@pytest.mark.parametrize("named", [{"cluster": True}, {"scopes": ("globals",)}])
+def test_a_failed_dump_of_a_cluster_is_about_its_series_alone(tmp_path: Path, named: Any) -> None:
+    repository = open_repository(tmp_path.as_uri())
+    repository.init()
+    night(repository, 0, "app", "crm")
+    (found,) = last_backups([Target(repository=repository.uri, aws_conn_id=None, server="prod", **named)], now=NOW)
+    assert found.of == ("prod/@cluster" if "cluster" in named else "prod/@globals")
+
+
 def test_the_alerts_of_the_fleet_example(mail: Any, chat: Any) -> None:
     alerts = runpy.run_path(str(EXAMPLE.with_name("fleet_alerts.py")))
     for name in ("mail", "page"):
