@@ -105,7 +105,7 @@ class ReadingAlong:
             return
         try:
             self.summary = self._reader(path, cancel).digest()
-        except PgBackupError as error:
+        except Exception as error:  # noqa: BLE001  as in a stream, the dump continues without the reader
             self._judge(error)
 
     def _read(self, tee: _Tee, copy: Readable, stop: Cancel) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompressors import Decompressor, decompressor
+from airflow_pgbackup.postgres.archive.machine_errors import machine_error, not_read
 from airflow_pgbackup.postgres.archive.zstd_blocks import ZstdBlocks
 from airflow_pgbackup.postgres.sql.window import CHUNK
 
@@ -149,7 +150,8 @@ class Decompressed:
     :param on_step: called after each read of the source, which may decompress to nothing; may raise.
     :ivar streams: number of compressed streams read to their ends; a file may hold several, one after another.
     :raises VerificationFailed: by ``read``: the source is truncated or corrupt.
-    :raises NotProven: by ``read``: a method that is not supported, or a zstd window of more than 128 MiB.
+    :raises NotProven: by ``read``: a method that is not supported, a zstd window of more than 128 MiB, or not enough
+        memory.
     """
 
     def __init__(self, source: Readable, method: str, what: str, *, on_step: Callable[[], None] = lambda: None) -> None:
@@ -182,9 +184,13 @@ class Decompressed:
             self._decompressor = decompressor(self._method)
         try:
             output = self._decompressor.decompress(self._left, CHUNK)
-        except (MemoryError, NotProven):
+        except NotProven:
             raise
+        except MemoryError as error:
+            raise not_read(self._what, "out of memory") from error
         except Exception as error:  # the libraries share no class of errors
+            if machine_error(str(error)):
+                raise not_read(self._what, str(error)) from error
             raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.size}: {error}") from error
         if self._decompressor.eof:
             self._left, self._more = self._decompressor.unused_data, False

@@ -6,6 +6,7 @@ import re
 import signal
 
 from airflow_pgbackup.errors import ArchiveVersionError, DeadlineExceeded, ToolError, ToolKilled, VerificationFailed
+from airflow_pgbackup.postgres.archive.machine_errors import machine_error, not_read
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 from airflow_pgbackup.wording import command
@@ -16,11 +17,12 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 
 
 class PgRestoreOutput:
-    """Read the SQL that pg_restore writes. That it cannot read an archive is a fault of the archive.
+    """Read the SQL that pg_restore writes. What it cannot read is a fault of the archive, or of this machine.
 
     :param client: whose pg_restore it is.
     :raises ArchiveVersionError: by ``read``, where this pg_restore is too old for the archive.
     :raises VerificationFailed: by ``read``, where pg_restore exited 1 or crashed.
+    :raises NotProven: by ``read``, where it exited 1 for lack of memory or open files, or because a disk failed.
     :raises ToolError: by ``read``, where it did not start or was stopped: killed, canceled, at its deadline.
     """
 
@@ -46,4 +48,6 @@ class PgRestoreOutput:
                     hint=f"Install the pg_restore of the PostgreSQL that made it; '{command('show')}' names its "
                     "version.",
                 ) from error
+            if error.stderr and machine_error(error.stderr[-1]):  # pg_fatal() writes one line and exits
+                raise not_read("the archive", error.message) from error
             raise VerificationFailed(f"the archive cannot be read to its end: {error.message}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import threading
@@ -24,6 +26,7 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import BackupNotFound, Canceled, RepositoryError, ToolError
+from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -190,10 +193,14 @@ def test_a_damaged_dump_never_becomes_a_backup(tmp_path: Path, here: Repository,
 
 @pytest.mark.parametrize(
     "body",
-    ["os.kill(os.getpid(), 9)", "sys.stdin.buffer.read(1000); os.kill(os.getpid(), 9)"],
-    ids=["at once", "in the middle"],
+    [
+        "os.kill(os.getpid(), 9)",
+        "sys.stdin.buffer.read(1000); os.kill(os.getpid(), 9)",
+        "sys.exit('out of memory')",
+    ],
+    ids=["killed at once", "killed in the middle", "without memory"],
 )
-def test_a_reader_that_is_killed_says_nothing_about_the_dump(
+def test_a_reader_that_cannot_read_says_nothing_about_the_dump(
     body: str, tmp_path: Path, here: Repository, database: ConnectionParams
 ) -> None:
     settings = clients(tmp_path / "bin", BUILDS[-1].bin_dir, pg_restore=body)
@@ -203,6 +210,19 @@ def test_a_reader_that_is_killed_says_nothing_about_the_dump(
     assert load_manifest(here, reference).id == reference["id"]
     assert any("was not verified while it was dumped" in line for line in said)
     assert verify(reference=reference, repository=here)["verified"] == "archive"
+
+
+def test_a_reader_whose_disk_fails_does_not_end_the_dump_of_a_directory(
+    here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: ArchiveReader) -> ArchiveSummary:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ArchiveReader, "digest", fail)
+    said: list[str] = []
+    reference = dump_along(database, here, RunContext(log=said.append), **FORMATS["directory"])
+    assert reference["verified"] is None
+    assert any("reading along failed: OSError: [Errno 5]" in line for line in said), said
 
 
 def test_a_reader_that_hangs_holds_no_dump_up(
