@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -31,6 +31,9 @@ from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.capabilities import Version, loads_enums_through_root
 from airflow_pgbackup.repository.manifest import RowCount
 from airflow_pgbackup.threads import result_of
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
 
 # The tables that pg_dump writes rows of, without those of extensions, which have their own rules. The rows of a
 # partition may be dumped under the name of its topmost table; always so if the hash of an enum decides to which
@@ -55,6 +58,14 @@ select c.oid, n.oid, n.nspname, c.relname, c.relpersistence = 'u', coalesce(rn.n
                     where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
  order by n.nspname, c.relname
 """
+
+# A damaged index may lack rows that the table has, and that pg_dump therefore dumps.
+_WITHOUT_INDEXES: tuple[LiteralString, ...] = (
+    "set local enable_seqscan = on",
+    "set local enable_indexscan = off",
+    "set local enable_indexonlyscan = off",
+    "set local enable_bitmapscan = off",
+)
 
 
 _FAILS_WITHIN = 5.0
@@ -183,6 +194,8 @@ def _count(
 ) -> tuple[RowCount, ...]:
     totals: dict[tuple[str, str], int] = {}
     with _told(connection):
+        for statement in _WITHOUT_INDEXES:
+            session.execute(statement)
         for table in tables:
             query = sql.SQL("select count(*) from only {}").format(Identifier(table.schema, table.name))
             row: Any = session.execute(query).fetchone()
