@@ -56,7 +56,8 @@ class DirectoryMembers:
             self._on_step()
             tail, size = (tail + read)[-8:], size + len(read)
         table = self._tables.get(stem)
-        # For no data, pg_dump's zstd and lz4 write an empty file.
-        unwritten = not size and isinstance(data, Decompressed) and not data.streams and method != "gzip"
-        if table and not unwritten and not has_end_marker(tail, table):
-            raise VerificationFailed(f"{name}, the data of {table.label}, is {'truncated' if size else 'empty'}")
+        # For a large object without data, pg_dump writes an empty file, except with gzip. A table has an end marker.
+        unwritten = isinstance(data, Decompressed) and method == "gzip" and not data.streams
+        if unwritten or (table and not has_end_marker(tail, table)):
+            what = table.label if table else "a large object"
+            raise VerificationFailed(f"{name}, the data of {what}, is {'truncated' if size else 'empty'}")

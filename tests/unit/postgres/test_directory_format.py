@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 from pathlib import Path
 
 import pytest
 
+from airflow_pgbackup.backup.adopt.directory_members import DirectoryMembers
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory
-from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 
 DATA = b"".join(b"%d\ttext of row %d\n" % (i, i * 7919) for i in range(60)) + b"\\.\n\n\n"
 
@@ -20,6 +23,11 @@ def nothing() -> None:
 
 def entry(file: str | None, kind: str = "TABLE DATA", copy: str | None = "COPY public.t (a) FROM stdin;\n") -> TocEntry:
     return TocEntry(7, 1259, 16384, kind, "public", "t", "owner", copy_statement=copy, file=file)
+
+
+def members_of(entries: list[TocEntry], *names: str) -> DirectoryMembers:
+    toc = Toc((1, 16), "directory", "none", "app", "18.1", "18.1", entries, 0)
+    return DirectoryMembers(toc, ["toc.dat", *names], nothing)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +58,23 @@ def test_an_emptied_compressed_member_is_detected(tmp_path: Path, suffix: str) -
     (tmp_path / f"7.dat.{suffix}").write_bytes(b"")
     with pytest.raises(VerificationFailed, match=f"7.dat.{suffix} is empty"):
         check_directory(tmp_path, [entry("7.dat")], nothing)
+    members = members_of([entry("7.dat")], f"7.dat.{suffix}")
+    with pytest.raises(VerificationFailed, match=f"7.dat.{suffix}, the data of .*, is empty"):
+        members.check(io.BytesIO(b""), f"7.dat.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "lz4"])
+def test_a_large_object_without_data_is_a_gzip_stream_or_an_empty_file(tmp_path: Path, suffix: str) -> None:
+    entries, name = [entry("blobs_7.toc", "BLOBS", copy=None)], f"blob_16401.dat.{suffix}"
+    (tmp_path / "blobs_7.toc").write_bytes(b"16401 blob_16401.dat\n")
+    members = members_of(entries, "blobs_7.toc", name)
+    for content in [b"", gzip.compress(b"")] if suffix == "gz" else [b""]:
+        (tmp_path / name).write_bytes(content)
+        fault = contextlib.nullcontext() if content or suffix != "gz" else pytest.raises(VerificationFailed)
+        with fault:
+            check_directory(tmp_path, entries, nothing)
+        with fault:
+            members.check(io.BytesIO(content), name)
 
 
 def test_every_large_object_is_listed_and_present(tmp_path: Path) -> None:
