@@ -17,6 +17,10 @@ from airflow_pgbackup.pipelines.database import AWS_DEFAULT, Parameters, as_flag
 AT_ONCE = 4
 """How many databases of a run are dumped, verified or uploaded at once, unless a pool or another limit is given."""
 
+_WHOLE_SERVER: Parameters = {"postgres_conn_id": None, "databases": None, "cluster": False, "scopes": ()}
+"""Given to prune, so that none of ``default_args`` selects some series: the connection of the dumps would select one
+database."""
+
 _LIMITS = ("pool", "max_active_tis_per_dag", "max_active_tis_per_dagrun")
 
 
@@ -73,7 +77,8 @@ def pg_cluster_backup(
     :param globals: further parameters of the :class:`~airflow_pgbackup.operators.dump_all.PgDumpAllOperator` for the
         globals.
     :param verify: further parameters of each :class:`~airflow_pgbackup.operators.verify.PgBackupVerifyOperator`;
-        ``{"max_active_tis_per_dagrun": 2}`` verifies 2 databases of a run at once, by default 4.
+        ``{"max_active_tis_per_dagrun": 2}`` verifies 2 databases of a run at once, by default 4. ``checks`` apply
+        to the databases only.
     :param upload: further parameters of each :class:`~airflow_pgbackup.operators.upload.PgBackupUploadOperator`,
         limited in the same way.
     :param backup_set: further parameters of :class:`~airflow_pgbackup.operators.backup_set.PgBackupSetOperator`.
@@ -125,7 +130,8 @@ def pg_cluster_backup(
             shared = {name: value for name, value in dump.items() if name == "recipients"}
             parameters = {"globals_only": True, "passwords_if_allowed": True, **common, **shared, **(globals or {})}
             made = PgDumpAllOperator(task_id="dump", **parameters)
-            rest = verified_and_uploaded(made, **after)
+            without_checks = {name: value for name, value in after["verify"].items() if name != "checks"}
+            rest = verified_and_uploaded(made, **{**after, "verify": without_checks})
             of_set["globals_backup"] = made.output
             of_set["globals_copy"] = rest[1].output if upload_to else None
             ends.append(rest[-1])
@@ -163,6 +169,7 @@ def pg_cluster_backup(
                 "task_id": "prune",
                 **place,
                 "server": found.server or found.postgres_conn_id,
+                **_WHOLE_SERVER,
                 "minimum_level": level,
                 "delete": True,
                 **prune,

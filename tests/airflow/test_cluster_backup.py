@@ -280,6 +280,36 @@ pg_cluster_backup.override(group_id="all")(
     assert not any(task.pool == "pgbackup_prod" for name, task in tasks.items() if name != "all.databases.dump")
 
 
+def test_the_connection_of_default_args_does_not_narrow_what_is_pruned(
+    repository: LocalRepository, load_dag: Callable[..., Any]
+) -> None:
+    dag = load_dag(
+        f"""
+pg_cluster_backup.override(group_id="all", default_args={{"postgres_conn_id": "main", "databases": ["app"]}})(
+    repository={repository.uri!r}, prune={{"keep_daily": 7}}
+)
+"""
+    )
+    prune = dag.task_dict["all.prune"]
+    assert (prune.server, prune.postgres_conn_id, prune.databases) == ("main", None, None)
+
+
+def test_checks_are_for_databases_and_not_for_the_globals(
+    repository: LocalRepository, load_dag: Callable[..., Any]
+) -> None:
+    dag = load_dag(
+        f"""
+pg_cluster_backup.override(group_id="all")(
+    postgres_conn_id="main", repository={repository.uri!r}, level="restore",
+    verify={{"checks": ["select true"], "scratch_conn_id": "scratch"}},
+)
+"""
+    )
+    databases, globals = (dag.task_dict[f"all.{name}.verify"] for name in ("databases", "globals"))
+    assert databases.checks == ["select true"]
+    assert (globals.checks, globals.level, globals.scratch_conn_id) == ((), "restore", "scratch")
+
+
 def test_four_databases_at_once_unless_limited(repository: LocalRepository, load_dag: Callable[..., Any]) -> None:
     tasks = load_dag(pipeline(repository, 'upload_to="s3://b/x"')).task_dict
     for name in ("dump", "verify", "upload"):
