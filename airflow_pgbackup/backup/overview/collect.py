@@ -128,6 +128,7 @@ class _Judge:
             reason=reason,
             max_age=self._target.max_age.total_seconds(),
             level=self._target.level,
+            system_identifier=_system(verified) or _system(newest),
             newest=_proven(newest),
             verified=_proven(verified),
             rehearsed_at=rehearsal.finished_at if rehearsal else None,
@@ -170,6 +171,10 @@ def facts(backup: Backup, rows: int | None = None) -> BackupFacts:
 
 def _proven(evidence: Evidence | None) -> BackupFacts | None:
     return facts(evidence.backup, rows_of(evidence.verifications)) if evidence else None
+
+
+def _system(evidence: Evidence | None) -> str | None:
+    return evidence.manifest.source.system_identifier if evidence and evidence.manifest else None
 
 
 def _level(evidence: Evidence | None) -> str:

@@ -60,6 +60,7 @@ class SeriesStatus:
     :param reason: why it has it, a clause.
     :param max_age: of the target, seconds.
     :param level: of the target.
+    :param system_identifier: of the server that the newest verified backup is from, or else the newest; None: unknown.
     :param newest: the newest backup, in any state.
     :param verified: the newest one verified at the target's level.
     :param rehearsed_at: when the last passed rehearsal ended.
@@ -76,6 +77,7 @@ class SeriesStatus:
     reason: str
     max_age: float
     level: str
+    system_identifier: str | None = None
     newest: BackupFacts | None = None
     verified: BackupFacts | None = None
     rehearsed_at: datetime | None = None
@@ -153,10 +155,20 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
 
     :return: worst first: what is not fine, without any verified backup first.
     """
-    best: dict[str, SeriesStatus] = {}
+    by_name: dict[str, list[SeriesStatus]] = {}
     for one in series:
-        best[one.series] = min(best.get(one.series, one), one, key=_distance)
-    return sorted(best.values(), key=badness)
+        by_name.setdefault(one.series, []).append(one)
+    best = [min(same, key=_distance) for named in by_name.values() for same in _of_one_server(named)]
+    return sorted(best, key=badness)
+
+
+def _of_one_server(series: Sequence[SeriesStatus]) -> Iterable[list[SeriesStatus]]:
+    """Divide series of one name by their servers. Those whose server is not known belong to the others if these have
+    only one: two repositories may have the same names for the databases of two servers."""
+    by_server: dict[str | None, list[SeriesStatus]] = {}
+    for one in series:
+        by_server.setdefault(one.system_identifier, []).append(one)
+    return [list(series)] if len(by_server.keys() - {None}) < 2 else by_server.values()
 
 
 def _distance(one: SeriesStatus) -> tuple[bool, bool, bool, float]:

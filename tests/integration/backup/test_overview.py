@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from honest import write_backup
+from honest import manifest_of, write_backup
 from nights import NOW, fail, night
 
-from airflow_pgbackup.backup.overview import Overview, Target, Targets, overview, series_detail
+from airflow_pgbackup.backup.overview import Overview, SeriesStatus, Target, Targets, overview, series_detail
 from airflow_pgbackup.backup.overview.model import LIMIT, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.repository.base import Repository
@@ -229,6 +230,27 @@ def test_a_database_with_a_copy_counts_once(repository: Repository, tmp_path: Pa
         ("app", "restorable"),
     ]
     assert sentence(best, NOW).startswith("1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: ")
+
+
+def test_databases_of_two_servers_with_the_same_name_count_each(repository: Repository, tmp_path: Path) -> None:
+    def newest(age: timedelta, system: str | None) -> None:
+        made = open_repository(f"file://{tmp_path / f'{system}'}")
+        made.init()
+        source = replace(manifest_of(made, app, NOW - age, {"app.dump": b""}).source, system_identifier=system)
+        write_backup(made, app, NOW - age, source=source)
+        every.extend(see(made).series)
+
+    every: list[SeriesStatus] = []
+    app = Series("prod", "app")
+    newest(HOUR, "7300000000000000001")
+    newest(10 * DAY, None)  # a role that may not read it
+    assert [one.status for one in by_database(every)] == ["restorable"]
+    newest(9 * DAY, "7300000000000000002")
+    assert [one.status for one in by_database(every)] == ["late", "late", "restorable"]
+    assert sentence(by_database(every[::2]), NOW) == (
+        "1 of 2 databases can be restored to a point less than 26 h old; 1 cannot: "
+        "prod/app (last verified backup is 9 days old)."
+    )
 
 
 def test_a_database_is_dropped_only_if_it_is_dropped_everywhere(repository: Repository, tmp_path: Path) -> None:
