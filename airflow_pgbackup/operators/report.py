@@ -25,7 +25,7 @@ class PgBackupReportOperator(PgBackupOperator):
 
     The log has the report as text. The task succeeds whatever the report says: it informs, and the freshness sensor
     alarms. It fails if the mail cannot be sent. It returns ``{"sentence", "start", "end" (ISO 8601), "in_danger":
-    ["server/database", …] (the worst 100), "unread": [URI, …], "mailed_to": [address, …]}``.
+    ["server/database", …] (the worst 100), "unread": [URI, …], "empty": [URI, …], "mailed_to": [address, …]}``.
 
     :param repositories: URIs. One that cannot be read is in the report as such.
     :param days: length of the period that ends now, 1 to 366.
@@ -101,6 +101,7 @@ class PgBackupReportOperator(PgBackupOperator):
             "end": found.end.isoformat(),
             "in_danger": [printable(f"{one.server}/{one.database}") for one in found.in_danger[:_MOST_NAMED]],
             "unread": [each.uri for each in found.unread],
+            "empty": [each.uri for each in found.empty],
             "mailed_to": list(given["to"]),
         }
 
@@ -112,11 +113,14 @@ class PgBackupReportOperator(PgBackupOperator):
                 "the mail needs the SMTP provider, which is not installed",
                 hint="Install apache-airflow-providers-smtp, or pass no addresses.",
             ) from None
+        from airflow_pgbackup.backup.progress import counted
         from airflow_pgbackup.backup.report import as_html
 
         danger = len(found.in_danger) + len(found.unread)
         state = f"{danger} in danger" if danger else "all restorable" if found.all_restorable else "no backup"
-        if not danger and found.unknown:
+        if not danger and 0 < len(found.empty) < len(found.repositories):
+            state = f"{counted(len(found.empty), 'repository', 'repositories')} without a backup"
+        elif not danger and found.unknown:
             state = "not all known"
         subject = f"{self.subject}: {state}"
         with PrivateDirectory(run.settings.temp_dir) as directory:

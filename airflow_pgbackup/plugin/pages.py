@@ -97,6 +97,7 @@ async def overview_page(find: str = "") -> HTMLResponse:
     sections = [_section(source, reading, find, now) for source, reading in zip(sources, readings, strict=True)]
     read = [section.overview for section in sections if section.overview]
     every = by_database(aged(one, now) for found in read for one in found.series)
+    empty = sum(not found.series for found in read)
     waiting = [one.reading.reload_after for one in sections if one.reading.awaited]
     doubtful = [one.reading.age for one in sections if one.reading.doubtful]
     return await asyncio.to_thread(  # hundreds of rows
@@ -104,10 +105,11 @@ async def overview_page(find: str = "") -> HTMLResponse:
         "overview.html",
         title="Backups",
         sections=sections,
-        sentence=sentence(every, now) if read else None,
+        sentence=sentence(every, now, empty=empty) if read else None,
         good=any(one.status == "restorable" for one in every)
         and all(one.fine for one in every)
         and len(read) == len(sections)
+        and not empty
         and not doubtful
         and not any(found.unknown for found in read),
         read_ago=max(doubtful, default=None),

@@ -80,10 +80,11 @@ def read_sources() -> list[Source]:
     _refuse_secrets(uris)
     places = [(uri, given.page_aws_conn_id or None) for uri in uris]
     fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet({}, {})
+    places += [place[:2] for place in fleet.places]
     # One repository may be written in several ways, and be named by a fleet and beside it.
-    every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places + fleet.places)}
+    every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places)}
     return [
-        Source(number, uri, aws_conn_id, Targets(default, fleet.rules(uri)))
+        Source(number, uri, aws_conn_id, Targets(default, fleet.rules(uri), fleet.servers_in(uri, aws_conn_id)))
         for number, (uri, aws_conn_id) in enumerate(reversed(every.values()))
     ]
 
@@ -118,11 +119,19 @@ class _Fleet:
 
     :param servers: the target of each server, with the retention that the page knows by default.
     :param stored: that of each server in each repository, by its plain URI, with its retention there.
+    :param places: each repository of each server, with the databases that the mapping names there without a pattern.
     """
 
     servers: dict[str, Target]
     stored: dict[str, dict[str, Target]]
-    places: list[tuple[str, str | None]] = field(default_factory=list)
+    places: list[tuple[str, str | None, str, list[str]]] = field(default_factory=list)
+
+    def servers_in(self, uri: str, aws_conn_id: str | None) -> dict[str, list[str]]:
+        """Return the servers that the fleet backs up to a repository, with the databases that are named."""
+        here = plain_uri(uri), aws_conn_id
+        return {
+            server: names for uri, aws_conn_id, server, names in self.places if (plain_uri(uri), aws_conn_id) == here
+        }
 
     def rules(self, uri: str) -> tuple[tuple[Callable[[Series], bool], Target], ...]:
         """Return the targets of the servers in a repository, also of those that the fleet does not back up to it."""
@@ -143,7 +152,7 @@ def _read_fleet(path: Path, default: Target) -> _Fleet:
     fleet = _Fleet({}, {})
 
     def add(uri: str, aws_conn_id: str | None, name: str, target: Target) -> None:
-        fleet.places.append((uri, aws_conn_id))
+        fleet.places.append((uri, aws_conn_id, name, _named(servers[name])))
         fleet.stored.setdefault(plain_uri(uri), {}).setdefault(name, target)
 
     for name, server in servers.items():
@@ -154,6 +163,11 @@ def _read_fleet(path: Path, default: Target) -> _Fleet:
             target = _target(server, server.upload_retention or server.retention, default)
             add(str(server.upload_to), server.upload_aws_conn_id, name, target)
     return fleet
+
+
+def _named(server: Server) -> list[str]:
+    """Return the databases that a server names without a pattern. Longer names do not exist in PostgreSQL."""
+    return [one for one in server.databases if not set(one) & set("*?\0") and len(one.encode()) < 64]
 
 
 def _target(server: Server, retention: object, default: Target) -> Target:

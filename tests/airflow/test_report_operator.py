@@ -66,6 +66,25 @@ def test_the_subject_for_an_empty_repository(run_dag: Callable[..., Any], mail: 
     assert sent["Subject"] == "PostgreSQL backups: no backup"
 
 
+def test_the_subject_beside_an_empty_repository(
+    run_dag: Callable[..., Any], mail: Any, folder: Path, tmp_path: Path
+) -> None:
+    write_backup(open_repository(folder.as_uri()), Series("prod", "app"), NOW - timedelta(hours=1))
+    wiped = open_repository((tmp_path / "wiped").as_uri())
+    wiped.init()
+    run = run_dag(
+        f"""
+        from airflow_pgbackup.operators.report import PgBackupReportOperator
+        PgBackupReportOperator(
+            task_id="report", repositories=[{folder.as_uri()!r}, {wiped.uri!r}], to=["dba@example.com"]
+        )
+        """
+    )
+    assert run.results["report"]["empty"] == [wiped.uri]
+    (sent,) = mail.mails
+    assert sent["Subject"] == "PostgreSQL backups: 1 repository without a backup"
+
+
 def test_without_addresses_nothing_is_sent_and_a_lost_repository_is_reported(
     run_dag: Callable[..., Any], mail: Any, filled: str
 ) -> None:

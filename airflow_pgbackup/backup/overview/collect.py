@@ -85,7 +85,8 @@ def overview(
 
     with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
-    series += [_without_backup(one, targets.of(one), lack) for one, lack in missing.items() if one not in listed]
+    series += [_without_backup(one, targets.of(one), lack.reason) for one, lack in missing.items() if one not in listed]
+    series += _servers_without_backup(targets, {one.server for one in series})
     return Overview(
         uri=repository.uri,
         now=now,
@@ -213,13 +214,22 @@ def _missing_of(
         notes.append(f"backup set {content.id} of {content.server} lacks {more} more databases")
 
 
-def _without_backup(series: Series, target: Target, lack: _Lack) -> SeriesStatus:
+def _servers_without_backup(targets: Targets, known: Collection[str]) -> Iterator[SeriesStatus]:
+    for server, databases in targets.servers.items():
+        if server not in known:
+            for database in databases or ["*"]:
+                series = Series(server, database)
+                found = _without_backup(series, targets.of(series), "there is no backup of this server yet")
+                yield replace(found, whole_server=not databases)
+
+
+def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:
     return SeriesStatus(
         series=series.path,
         server=series.server,
         database=series.database or f"@{series.kind}",
         status="no backup",
-        reason=lack.reason,
+        reason=reason,
         max_age=target.max_age.total_seconds(),
         level=target.level,
     )

@@ -10,7 +10,7 @@ from airflow_pgbackup.backup.freshness_rules import hours
 from airflow_pgbackup.backup.progress import counted
 
 STATUSES = {
-    "no backup": "its server's newest backup set names the database, and there is no backup of it",
+    "no backup": "its server's newest backup set names the database, or the fleet its server, and there is no backup",
     "failed": "its newest backup failed its verification, and no verified one is young enough",
     "not verified": "no backup is verified at the required level",
     "late": "the newest verified backup is older than the target",
@@ -55,7 +55,7 @@ class SeriesStatus:
     """A series, and whether it could be restored now.
 
     :param series: its folder.
-    :param database: for people: its name, or ``@globals`` and so on.
+    :param database: for people: its name, or ``@globals`` and so on; ``*`` for a whole server.
     :param status: one of :data:`STATUSES`.
     :param reason: why it has it, a clause.
     :param max_age: of the target, seconds.
@@ -68,6 +68,7 @@ class SeriesStatus:
     :param backups, size: number and bytes of all its backups.
     :param recent: the newest backups, oldest first, as file names show them.
     :param expiring: how many backups the next prune would delete, as file names show it; None: retention unknown.
+    :param whole_server: it stands for a server of which there is no backup at all.
     """
 
     series: str
@@ -86,6 +87,7 @@ class SeriesStatus:
     size: int = 0
     recent: tuple[BackupFacts, ...] = ()
     expiring: int | None = None
+    whole_server: bool = False
 
     @property
     def fine(self) -> bool:
@@ -156,8 +158,11 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     :return: worst first: what is not fine, without any verified backup first.
     """
     by_name: dict[str, list[SeriesStatus]] = {}
+    series = list(series)
+    elsewhere = {one.server for one in series if not one.whole_server}
     for one in series:
-        by_name.setdefault(one.series, []).append(one)
+        if not (one.whole_server and one.server in elsewhere):
+            by_name.setdefault(one.series, []).append(one)
     best = [min(same, key=_distance) for named in by_name.values() for same in _of_one_server(named)]
     return sorted(best, key=badness)
 
@@ -203,11 +208,12 @@ def span(time: timedelta) -> str:
     return hours(time).replace(".0 ", " ")
 
 
-def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
+def sentence(series: Sequence[SeriesStatus], now: datetime, *, empty: int = 0) -> str:
     """Return how many databases can be restored and which cannot: ``48 of 50 databases can be restored to a point less
     than 26 h old; 2 cannot: …``.
 
     :param series: worst first; dropped databases do not count.
+    :param empty: how many repositories have no backup.
     """
     counting = [one for one in series if one.status != "dropped"]
     fine = [one for one in counting if one.fine]
@@ -221,6 +227,8 @@ def sentence(series: Sequence[SeriesStatus], now: datetime) -> str:
         names = ", ".join(f"{one.server}/{one.database} ({_brief(one, now)})" for one in danger[:_NAMED])
         more = f" and {len(danger) - _NAMED} more" if len(danger) > _NAMED else ""
         text += f"; {len(danger)} cannot: {names}{more}"
+    if empty:
+        text += f". {counted(empty, 'repository has', 'repositories have')} no backup"
     return text + "."
 
 

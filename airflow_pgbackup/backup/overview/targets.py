@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from airflow_pgbackup.repository.layout import Series, check_level
@@ -35,10 +35,12 @@ class Targets:
     """The targets of all series: that of the first rule that applies, else the default.
 
     :param rules: pairs of a test of a series and the target of those that pass it.
+    :param servers: those that must have backups, each with the databases that are named for it.
     """
 
     default: Target = Target()
     rules: tuple[tuple[Callable[[Series], bool], Target], ...] = ()
+    servers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of(self, series: Series) -> Target:
         """Return the target of a series."""

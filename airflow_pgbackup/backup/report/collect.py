@@ -96,10 +96,10 @@ class Report:
 
     @property
     def all_restorable(self) -> bool:
-        """Whether every repository was read and every database can be restored. Not if there is no backup at all, or
+        """Whether every repository was read and every database can be restored. Not if a repository has no backup, or
         if a set that could not be read may name more databases."""
         some = any(one.status == "restorable" for one in self._databases)
-        return some and not self.in_danger and not self.unread and not self.unknown
+        return some and not self.in_danger and not self.unread and not self.empty and not self.unknown
 
     @property
     def unknown(self) -> int:
@@ -112,18 +112,23 @@ class Report:
         return tuple(each for each in self.repositories if each.overview is None)
 
     @property
+    def empty(self) -> tuple[RepositoryReport, ...]:
+        """The repositories without a backup."""
+        return tuple(each for each in self.repositories if each.overview is not None and not each.series)
+
+    @property
     def sentence(self) -> str:
         """The report in one sentence or two."""
-        every = self._databases
+        found = sentence(self._databases, self.end, empty=len(self.empty))
         if not (unread := self.unread):
-            return sentence(every, self.end)
+            return found
         which = (
             "The repository"
             if len(self.repositories) == 1
             else f"{len(unread)} of {len(self.repositories)} repositories"
         )
         start = f"{which} could not be read."
-        return f"{start} {sentence(every, self.end)}" if len(unread) < len(self.repositories) else start
+        return f"{start} {found}" if len(unread) < len(self.repositories) else start
 
     @property
     def _databases(self) -> list[SeriesStatus]:

@@ -63,9 +63,10 @@ def not_proven(report: Report) -> list[str]:
     undecided = sum(one.not_proven for one in series)
     unseen = sum(one.unverified for one in series)
     unrehearsed = sum(not one.rehearsals for one in series)
-    unread, unknown = len(report.unread), report.unknown
+    unread, unknown, empty = len(report.unread), report.unknown, len(report.empty)
     points = (
         (unread, f"{counted(unread, 'repository', 'repositories')} could not be read: their backups are unknown"),
+        (empty, f"{counted(empty, 'repository has', 'repositories have')} no backup"),
         (unknown, f"{counted(unknown, 'note')} on backup sets: other databases may have no backup"),
         (failed, f"{counted(failed, 'backup')} failed verification"),
         (undecided, f"{counted(undecided, 'backup')} could not be verified: the result is not proven"),

@@ -265,6 +265,52 @@ def test_a_fleet_gives_repositories_and_targets(
     assert "keeps all 1" in text
 
 
+def test_a_server_of_the_fleet_without_any_backup_has_a_row(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copies = open_repository(f"file://{tmp_path / 'copies'}")
+    copies.init()
+    add(repository, "app", HOUR, "archive-pass")
+    add(copies, "app", HOUR, "archive-pass")
+    fleet = tmp_path / "fleet.yaml"
+    monkeypatch.delenv("PGBACKUP_PAGE_REPOSITORIES")
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(fleet))
+
+    def shown(*servers: str) -> str:
+        defaults = f"defaults: {{repository: '{repository.uri}', upload_to: '{copies.uri}'}}"
+        fleet.write_text("\n".join([defaults, "servers:", *(f"  {one}" for one in servers)]))
+        monkeypatch.setattr(pages, "OVERVIEWS", Cache(patience=240.0))
+        return see(visitor)
+
+    assert 'class="lead good"' in shown("prod: {}")
+    page = shown("prod: {}", "crm: {}", "shop: {databases: [web, 'tmp*']}")
+    assert 'class="lead bad"' in page
+    assert (
+        "1 of 3 databases can be restored to a point less than 26 h old; 2 cannot: crm/* (no backup), shop/web"
+        in words(page)
+    )
+    assert "there is no backup of this server yet" in page
+    assert re.findall(r'href="series[^"]*=([^"]*)"', page) == ["prod%2Fapp"] * 2
+    # As for databases, any copy counts.
+    write_backup(copies, Series("crm", "mail"), NOW - HOUR)
+    write_backup(copies, Series("shop", "web"), NOW - HOUR)
+    page = shown("prod: {}", "crm: {}", "shop: {databases: [web, 'tmp*']}")
+    assert 'class="lead good"' in page
+    assert page.count("there is no backup of this server yet") == 2
+
+
+def test_a_page_is_not_green_beside_an_empty_repository(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    wiped = open_repository(f"file://{tmp_path / 'wiped'}")
+    wiped.init()
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", f"{repository.uri} {wiped.uri}")
+    page = see(visitor)
+    assert 'class="lead bad"' in page
+    assert "1 of 1 database can be restored to a point less than 26 h old. 1 repository has no backup." in words(page)
+
+
 @pytest.mark.parametrize("how", ["another connection", "a slash", "named beside the fleet"])
 def test_a_server_has_the_target_of_its_fleet_wherever_it_is_shown(
     visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
@@ -284,7 +330,9 @@ def test_a_server_has_the_target_of_its_fleet_wherever_it_is_shown(
     monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(tmp_path / "fleet.yaml"))
     page = see(visitor)
     text = words(page)
-    assert "0 of 1 database can be restored to a point less than 6 h old; 1 cannot: crm/app" in text
+    assert (
+        "0 of 2 databases can be restored to a point within their targets; 2 cannot: erp/* (no backup), crm/app" in text
+    )
     assert page.count("<h2") == (2 if how == "another connection" else 1)
     assert "keeps all 1" in text
 

@@ -138,6 +138,17 @@ def test_an_empty_repository(repository: Repository) -> None:
     assert plot(found).startswith(b"\x89PNG")
 
 
+def test_an_empty_repository_beside_another(repository: Repository, tmp_path: Path) -> None:
+    add(repository, "app", HOUR, "restore-pass")
+    wiped = open_repository(f"file://{tmp_path / 'wiped'}")
+    wiped.init()
+    found = see(repository, wiped)
+    assert found.sentence.endswith(" less than 26 h old. 1 repository has no backup.")
+    assert not found.all_restorable
+    assert as_text(found)[-2:] == ["Not proven:", "  1 repository has no backup"]
+    assert see(repository).all_restorable
+
+
 @pytest.mark.parametrize("days", [0, -1, 367, True, "7", 1.5])
 def test_an_invalid_period(repository: Repository, days: Any) -> None:
     with pytest.raises(ConfigurationError, match="invalid number of days"):
