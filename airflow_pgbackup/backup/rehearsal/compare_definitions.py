@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from airflow_pgbackup.backup.rehearsal.definitions import open_script
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
+from airflow_pgbackup.backup.rehearsal.repeated_options import repeated_options
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
-from airflow_pgbackup.errors import NotProven, OptionError
+from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.archive.toc import is_about, iterate_toc
 from airflow_pgbackup.postgres.compare.database_reader import BY_SETTINGS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -29,7 +29,6 @@ from airflow_pgbackup.postgres.definitions.objects import (
     unequal,
     without,
 )
-from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_same_major
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess
@@ -37,39 +36,6 @@ from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Difference
 
 _PUBLIC = ("SCHEMA", None, "public")
-
-# Options of the original dump that concern its rows, its file or its time, not its definitions.
-_NOT_REPEATED = frozenset(
-    {
-        "compress",
-        "create",
-        "data_only",
-        "filters",
-        "format",
-        "include_foreign_data",
-        "jobs",
-        "lock_wait_timeout",
-        "restrict_key",
-        "schema_only",
-        "sections",
-        "sequence_data",
-        "serializable_deferrable",
-        "snapshot",
-        "statistics",
-        "strict_names",
-        "verbose",
-        "no_data",
-        "rows_per_insert",
-        "inserts",
-        "column_inserts",
-        "on_conflict_do_nothing",
-        "exclude_table_data",
-        "exclude_table_data_and_children",
-        "role",
-        "database",
-        "enable_row_security",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +62,7 @@ def dump_copy(copy: RestoredCopy, connection: ConnectionParams, databases: int) 
     :param databases: how many are compared meanwhile, each within the deadline.
     """
     client = _dump_client(copy)
-    options = _repeated_options(copy.dump.manifest, create=copy.script_creates)
+    options = repeated_options(copy.dump.manifest, create=copy.script_creates)
     params = connection if copy.database is None else connection.with_database(copy.database)
     with (
         client_environment(params) as env,
@@ -237,30 +203,6 @@ def _dump_client(copy: RestoredCopy) -> Client:
             f"{client.bin_dir} lacks {' or '.join(tools)}", hint="Install the client programs of that version."
         )
     return client
-
-
-def _repeated_options(manifest: Manifest, *, create: bool) -> DumpOptions | DumpAllOptions:
-    """Return the options for the dump of the copy: those of the original dump, without rows."""
-    given: Mapping[str, Any] = {n: v for n, v in manifest.options.items() if n not in _NOT_REPEATED}
-    try:
-        if manifest.series.database is None:
-            cluster = DumpAllOptions(**given)
-            scoped = any((cluster.globals_only, cluster.roles_only, cluster.tablespaces_only))
-            return cluster if scoped else replace(cluster, schema_only=True)
-        if manifest.artifact.format == "plain":
-            options = DumpOptions(**{**given, "format": "plain", "create": create})
-        else:
-            options = DumpOptions(
-                **{**given, "format": "custom", "compress": "none", "clean": False, "if_exists": False}
-            )
-        # schema_only would exclude the owners and privileges of large objects.
-        bare = manifest.options.get("schema_only") or manifest.options.get("no_data")
-        return replace(options, schema_only=True) if bare else replace(options, exclude_table_data=["*.*"])
-    except (TypeError, OptionError) as error:
-        raise NotProven(
-            f"the dump was made with options that this release does not know: {error}",
-            hint="Upgrade airflow-pgbackup.",
-        ) from None
 
 
 def _unequal(copy: RestoredCopy, dumped: ToolProcess) -> tuple[Objects, Objects, Counter[str]]:
