@@ -24,10 +24,12 @@ from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError, OptionError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
+from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.capabilities import Version, loads_enums_through_root
 from airflow_pgbackup.repository.manifest import RowCount
 from airflow_pgbackup.threads import result_of
@@ -117,6 +119,7 @@ def hold_source(
         options that selects nothing, and the like.
     :raises OptionError: the options set a snapshot of their own.
     :raises ReplayLagError: the server is a standby that is too far behind its primary.
+    :raises Canceled: the flag of `context` was set.
     :raises ConnectError: the server is unreachable, or the user lacks a privilege that pg_dump needs, too; or the
         counting failed, and so the body with a ToolError, since the snapshot ended with it.
     """
@@ -128,6 +131,7 @@ def hold_source(
         )
     with (
         contextlib.closing(connection.open_session(autocommit=False)) as session,
+        _ended_by(context.cancel, session),
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
     ):
         with _told(connection):
@@ -139,21 +143,30 @@ def hold_source(
             counted, left_out = _tables(session, database, options, client)
         for finding in findings.sorted():
             context.log(str(finding))
-        unregister = context.cancel.on_set(lambda: _interrupt(session))
         rows = pool.submit(_count, session, connection, counted)
         try:
             yield HeldSource(snapshot, left_out, rows)
         except ToolError as error:
             cause = _why_without_snapshot(error, rows)
-            _interrupt(session)
+            interrupt(session, last=True)
             if cause is not None:
                 raise cause from error
             raise
         except BaseException:
-            _interrupt(session)  # the counts are no longer needed
+            interrupt(session, last=True)  # the counts are no longer needed
             raise
-        finally:
-            unregister()
+
+
+@contextmanager
+def _ended_by(cancel: Cancel, session: psycopg.Connection[Any]) -> Iterator[None]:
+    unregister = cancel.on_set(lambda: interrupt(session, last=True))
+    try:
+        yield
+    except ConnectError:
+        cancel.check()
+        raise
+    finally:
+        unregister()
 
 
 def _begin(session: psycopg.Connection[Any], options: DumpOptions, lock_timeout: float) -> str:
@@ -218,8 +231,3 @@ def _why_without_snapshot(error: ToolError, rows: Future[tuple[RowCount, ...]]) 
         return None
     wait([rows], timeout=_FAILS_WITHIN)
     return rows.exception() if rows.done() else None
-
-
-def _interrupt(session: psycopg.Connection[Any]) -> None:
-    with contextlib.suppress(psycopg.Error, OSError):
-        session.cancel()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import interrupt
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import encoded
@@ -155,7 +155,7 @@ def inspect_database(
     :raises Canceled: `cancel` was set, which also ends the running query.
     """
     with connection.open_session() as session:
-        unregister = cancel.on_set(lambda: interrupt(session)) if cancel else lambda: None
+        unregister = cancel.on_set(lambda: interrupt(session, last=True)) if cancel else lambda: None
         try:
             with session.transaction():
                 session.execute("set transaction isolation level repeatable read, read only")

@@ -12,6 +12,7 @@ import psycopg
 from airflow_pgbackup.errors import Canceled, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
+from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -55,28 +56,23 @@ def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: st
     if cancel:
         cancel.check()
     with contextlib.closing(params.open_session()) as connection:
-        disable_timeouts(connection)
-        connection.execute(
-            "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES ('default_transaction_read_only', 'off'), "
-            "('row_security', 'off'), ('application_name', %s::text)) AS setting(name, value) "
-            "WHERE value IS NOT NULL",
-            [label],
-        )
         unregister = cancel.on_set(lambda: interrupt(connection)) if cancel else lambda: None
         try:
+            disable_timeouts(connection)
+            connection.execute(
+                "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES "
+                "('default_transaction_read_only', 'off'), ('row_security', 'off'), ('application_name', %s::text)"
+                ") AS setting(name, value) WHERE value IS NOT NULL",
+                [label],
+            )
             yield connection
-        except psycopg.Error:
-            if cancel:
+        except (psycopg.Error, RestoreError) as error:
+            # The interrupt may have closed the connection, which translated_errors() reports as another error.
+            if cancel and (isinstance(error, psycopg.Error) or connection.broken):
                 cancel.check()
             raise
         finally:
             unregister()
-
-
-def interrupt(connection: Session) -> None:
-    """Cancel the running statement. Called from signal handlers, so errors are suppressed."""
-    with contextlib.suppress(psycopg.Error, OSError):
-        connection.cancel()
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from airflow_pgbackup.backup.restore.preconditions import client_sessions, datab
 from airflow_pgbackup.backup.restore.request import StateText, doubt
 from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -78,7 +79,7 @@ def rename_databases(
     to_end, before = [oids[name] for name in end_sessions_in], state.text
     for number in range(1, _ATTEMPTS + 1):
         try:
-            with session(params, cancel) as connection, _ending_sessions(params, to_end):
+            with session(params, cancel) as connection, _ending_sessions(params, to_end, cancel):
                 connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
                 with connection.transaction():
                     for old, new in renames:
@@ -186,10 +187,10 @@ def _renamed(params: ConnectionParams, oids: dict[str, int], renames: Sequence[t
 
 
 @contextlib.contextmanager
-def _ending_sessions(params: ConnectionParams, oids: Sequence[int]) -> Iterator[None]:
+def _ending_sessions(params: ConnectionParams, oids: Sequence[int], cancel: Cancel | None) -> Iterator[None]:
     """End the sessions of others in databases again and again, in a thread with a session of its own."""
     over = threading.Event()
-    with session(params) as connection:
+    with session(params, cancel) as connection:
 
         def run(end: Callable[[], None]) -> None:
             with contextlib.suppress(psycopg.Error):
@@ -204,7 +205,10 @@ def _ending_sessions(params: ConnectionParams, oids: Sequence[int]) -> Iterator[
             yield
         finally:
             over.set()
-            thread.join()
+            thread.join(_PAUSE)
+            if thread.is_alive():
+                interrupt(connection, last=True)
+                thread.join()
 
 
 def _end_sessions(connection: Session, oids: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import psycopg
 
 from airflow_pgbackup.errors import ToolError
+from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 
 _LONGEST = 2**31 - 1  # milliseconds, the largest statement_timeout
+_GRACE = 2.0  # seconds for the server to report that a statement has reached its timeout
 
 
 @contextmanager
@@ -23,14 +25,10 @@ def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadlin
     :raises ToolError: the server reported an error, or ended the session.
     :raises Canceled, DeadlineExceeded: the statements were canceled. Do not use the session again.
     """
-
-    def interrupt() -> None:
-        with contextlib.suppress(psycopg.Error, OSError):
-            session.cancel()
-
     deadline.check()
     left = deadline.remaining()
-    unregister = deadline.cancel.on_set(interrupt)
+    unregister = deadline.cancel.on_set(lambda: interrupt(session, last=True))
+    timer = _timer(session, left)
     try:
         _set_timeout(session, 0 if left == float("inf") else max(1, min(int(left * 1000), _LONGEST)))
         yield
@@ -39,10 +37,22 @@ def interruptible(session: psycopg.Connection[Any], what: str, deadline: Deadlin
         deadline.cancel.check()
         raise deadline.exceeded() from None
     except psycopg.Error as error:
-        deadline.cancel.check()
+        deadline.check()
         raise failed(what, str(error)) from None
     finally:
         unregister()
+        if timer:
+            timer.cancel()
+
+
+def _timer(session: psycopg.Connection[Any], left: float) -> threading.Timer | None:
+    """Start the timer for a server that does not end the statement at its timeout."""
+    if left > threading.TIMEOUT_MAX - _GRACE:
+        return None
+    timer = threading.Timer(left + _GRACE, lambda: interrupt(session, last=True))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def failed(what: str, message: str) -> ToolError:
