@@ -48,8 +48,13 @@ _END = """
 SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND application_name = %s
 """
+# Messages of libpq, which are in English, about a connection that is lost after it was made.
 _LOST = re.compile(
-    "server closed the connection|connection to server was lost|terminating connection|could not (?:send|receive)"
+    r"^(?!.*connection to server (?:at|on) ).*(?:server closed the connection|connection to server was lost"
+    r"|terminating connection|could not (?:send|receive)|no connection to the server|connection not open"
+    r"|lost synchronization|SSL (?:SYSCALL )?error|SSL_(?:read|write) failed|SSL connection has been closed"
+    r"|GSSAPI (?:un)?wrap error)",
+    re.MULTILINE,
 )
 
 
@@ -179,7 +184,7 @@ def _was_stopped(error: BaseException) -> bool:
     """Return whether a tool was stopped, or lost its connection, before it had said how its transaction ended."""
     if not isinstance(error, ToolError) or isinstance(error, (ToolKilled, DeadlineExceeded)):
         return True
-    return _LOST.search(error.message) is not None
+    return _LOST.search("\n".join([error.message, *error.stderr])) is not None
 
 
 def is_complete(connection: Session, marker: RetryMarker) -> bool | None:
