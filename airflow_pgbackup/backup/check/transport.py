@@ -40,8 +40,7 @@ def check_transport(connection: ConnectionParams, findings: Findings) -> None:
     keywords = connection.keywords
     if keywords.get("channel_binding") == "require":
         return
-    # With the system's certificate authorities libpq accepts no weaker mode than verify-full.
-    mode = keywords.get("sslmode") or ("verify-full" if keywords.get("sslrootcert") == "system" else "prefer")
+    mode = keywords.get("sslmode", "prefer")
     if mode == "verify-full" or keywords.get("gssencmode") == "require" or not _by_network(connection):
         return
     findings.warning(

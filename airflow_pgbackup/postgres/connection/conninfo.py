@@ -130,6 +130,9 @@ class ConnectionParams:
             given = keyword in found or (keyword == "sslcrl" and "sslcrldir" in found)
             if not given and not (keyword == "passfile" and password) and (home / name).exists():
                 found[keyword] = str(home / name)
+        if found.get("sslrootcert") == "system":
+            # As libpq 16 and newer do. An older one takes "system" for a file, and by default connects without it.
+            found.setdefault("sslmode", "verify-full")
         if "host" not in found and "hostaddr" not in found:
             name = f".s.PGSQL.{found.get('port', '5432')}"
             if directory := next((path for path in _SOCKET_DIRECTORIES if Path(path, name).exists()), None):

@@ -101,8 +101,13 @@ _TABLE: list[tuple[str, str]] = [
         "Set ssl = on in the server's configuration, or a weaker sslmode.",
     ),
     (
+        r"root certificate file \"system\" does not exist",
+        "PostgreSQL's clients know sslrootcert=system since version 16: set sslrootcert to the file of the CAs, such "
+        "as /etc/ssl/certs/ca-certificates.crt.",
+    ),
+    (
         r"root certificate file .* does not exist",
-        "sslmode verify-ca and verify-full need the server's CA: set sslrootcert to its file, or to system.",
+        "sslmode verify-ca and verify-full need the server's CA: set sslrootcert to its file.",
     ),
     (
         r"server certificate for .* does not match host name",

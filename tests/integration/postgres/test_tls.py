@@ -117,7 +117,8 @@ def test_the_certificates_of_the_system(world: World, monkeypatch: pytest.Monkey
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     paths = SimpleNamespace(cafile=str(world.ours.certificate), capath=None)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
-    with world.connection(sslrootcert="system").open_session() as session:
+    monkeypatch.setenv("PGSSLMODE", "verify-full")  # not read, but its compiled default must not take its place
+    with world.connection(sslrootcert="system", sslmode=None).open_session() as session:
         assert session.info.backend_pid
     assert not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
 

@@ -13,7 +13,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams, Pass
 
 def found(password: Password = "secret", **keywords: str) -> list[Finding]:
     findings = Findings()
-    check_transport(ConnectionParams(keywords, password=password), findings)
+    check_transport(ConnectionParams.resolve(keywords, password=password, home=Path("/nonexistent")), findings)
     return findings.all
 
 

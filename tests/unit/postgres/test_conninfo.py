@@ -162,6 +162,13 @@ def test_files_of_the_home_directory(tmp_path: Path) -> None:
     assert "passfile" not in resolve(tmp_path, password="p").keywords
 
 
+def test_the_certificates_of_the_system_imply_verify_full(tmp_path: Path) -> None:
+    """Of libpq 16 and newer; an older one takes "system" for a file, and would connect without it."""
+    assert resolve(tmp_path, sslrootcert="system").keywords["sslmode"] == "verify-full"
+    assert resolve(tmp_path, sslrootcert="system", sslmode="require").keywords["sslmode"] == "require"
+    assert "sslmode" not in resolve(tmp_path, sslrootcert="/ca.pem").keywords
+
+
 def test_a_user_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under an arbitrary uid."""
     monkeypatch.delenv("HOME", raising=False)
