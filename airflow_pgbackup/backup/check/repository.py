@@ -20,6 +20,8 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.wording import setting
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -69,6 +71,7 @@ def check_space(
     backups: Collection[Backup],
     size: int | None,
     options: DumpOptions | DumpAllOptions,
+    settings: Settings,
     findings: Findings,
 ) -> None:
     """Check the free space for the next backup.
@@ -84,19 +87,27 @@ def check_space(
         findings.add_error("repository", error, "Check the repository's file system.")
         return
     if free is not None:
-        _compare_space("repository_full", repository.uri, free, last, size, findings)
+        hint = "Prune old backups, add disk space, or use an s3:// repository."
+        _compare_space("repository_full", repository.uri, free, last, size, hint, findings)
     elif isinstance(options, DumpOptions) and options.format == "directory":
-        directory = tempfile.gettempdir()
-        free = shutil.disk_usage(directory).free
-        _compare_space("temp_full", f"the temporary directory {directory}", free, last, size, findings)
+        hint = f"Free some space, or set {setting('temp_dir')} to a directory on a larger disk."
+        directory = settings.temp_dir or tempfile.gettempdir()
+        try:
+            free = shutil.disk_usage(directory).free
+        except OSError as error:
+            findings.error("temp_full", f"cannot use the temporary directory {directory}: {error.strerror}", hint)
+            return
+        _compare_space("temp_full", f"the temporary directory {directory}", free, last, size, hint, findings)
 
 
-def _compare_space(code: str, where: str, free: int, last: int | None, size: int | None, findings: Findings) -> None:
+def _compare_space(
+    code: str, where: str, free: int, last: int | None, size: int | None, hint: str, findings: Findings
+) -> None:
     if last is not None and free < last:
         findings.error(
             code,
             f"{where} has {human_bytes(free)} free, but the last backup of this series takes {human_bytes(last)}",
-            "Prune old backups, add disk space, or use an s3:// repository.",
+            hint,
         )
     elif last is None and size is not None and free < size:
         findings.warning(

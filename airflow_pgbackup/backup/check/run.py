@@ -112,7 +112,7 @@ class _Check:
             scope = scope_of(self.options.describe())
             series = Series(self.server, None, scope) if self.cluster else Series(self.server, self.connection.dbname)
             size = source.size_bytes if source else None
-            check_space(self.repository, series, backups, size, self.options, self.findings)
+            check_space(self.repository, series, backups, size, self.options, self.settings, self.findings)
 
     def _options(self) -> None:
         try:
