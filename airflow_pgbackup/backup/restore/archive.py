@@ -42,6 +42,7 @@ from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, choose_psql
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -269,7 +270,7 @@ class ArchiveLoader:
         is_path = isinstance(self._source, Path)
         return run_tool(
             [*argv, str(self._source)] if is_path else argv,
-            env={"LC_ALL": "C", "TZ": "UTC"},
+            env={"LC_ALL": "C", "TZ": "UTC", **library_path()},
             cancel=self._run.cancel,
             deadline=_LIST_SECONDS,
             stdin=None if is_path else io.BytesIO(self._head),

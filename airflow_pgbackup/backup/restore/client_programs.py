@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.psql.script_filter import ScriptFilter
 from airflow_pgbackup.postgres.sql.lexer import Event, MetaCommand, Statement
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
 
 _CHATTER = re.compile(r"^(?:pg_restore: ?)+(?! ?(?:pg_restore|warning|error|hint|detail|from TOC entry))")
@@ -123,7 +124,7 @@ def pg_restore_to_psql(
     command = [str(client.tool("pg_restore")), "--file=-", *argv]
     with ToolProcess(
         command,
-        env={"LC_ALL": "C", "TZ": "UTC"},
+        env={"LC_ALL": "C", "TZ": "UTC", **library_path()},
         cancel=context.cancel,
         deadline=context.remaining(),
         on_line=output,

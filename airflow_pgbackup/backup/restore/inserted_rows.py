@@ -13,6 +13,7 @@ from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, encoding_set_by
 from airflow_pgbackup.postgres.sql.insert_rows import check_inserts
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.process import ToolProcess
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 from airflow_pgbackup.wording import parameter
 
 # A backslash can be the second byte of a character in all others, such as SJIS.
@@ -83,7 +84,7 @@ def check_inserted_rows(
         )
     with ToolProcess(
         [str(client.tool("pg_restore")), "--file=-", *argv],
-        env={"LC_ALL": "C", "TZ": "UTC"},
+        env={"LC_ALL": "C", "TZ": "UTC", **library_path()},
         cancel=run.cancel,
         deadline=run.remaining(),
         stdin=stdin,

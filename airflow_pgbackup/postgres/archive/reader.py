@@ -36,6 +36,7 @@ from airflow_pgbackup.postgres.tools.client_choice import ReaderRequirements, ch
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.deadline import Deadline
 from airflow_pgbackup.postgres.tools.process import Cancel, ToolProcess
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 
 __all__ = [
     "ArchiveSummary",
@@ -48,7 +49,6 @@ __all__ = [
 ]
 
 _WHAT = "the archive"
-_ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
 
 
 class ArchiveReader:
@@ -235,7 +235,7 @@ class ArchiveReader:
             argv.append(str(self._source))
         process = ToolProcess(
             argv,
-            env=_ENVIRONMENT,
+            env={"LC_ALL": "C", "TZ": "UTC", **library_path()},
             cancel=self._deadline.cancel,
             deadline=self._deadline.remaining(),
             on_line=self._on_line,

@@ -25,6 +25,7 @@ from pathlib import Path
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.server.unprivileged import NOBODY, drop_privileges, has_name
 from airflow_pgbackup.postgres.tools.seccomp import no_user_namespaces
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 
 _USER = "pgbackup"
 _UIDS = range(2_000_000_000, 2_100_000_000)
@@ -117,8 +118,9 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     # Without an init of its own, bwrap reaps its one process; nobody else would.
     probe = replace(sandbox, _outer=(*outer, "--as-pid-1"))
     command = [*probe.command(bin_dir), os.fspath(bin_dir / "initdb"), "--version"]
+    env = {"PATH": os.defpath, **library_path()}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, env={"PATH": os.defpath})
+        done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, env=env)
     except (OSError, subprocess.SubprocessError) as error:
         raise NotProven(f"bubblewrap does not work here: {error}", hint=_HINT) from None
     if done.returncode:
@@ -240,7 +242,7 @@ def _is_shown(path: Path) -> bool:
 
 
 def _output(command: Sequence[str], **variables: str) -> str:
-    env = {"PATH": os.defpath, "LC_ALL": "C", **variables}
+    env = {"PATH": os.defpath, "LC_ALL": "C", **library_path(), **variables}
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, env=env).stdout
     except (OSError, subprocess.SubprocessError):

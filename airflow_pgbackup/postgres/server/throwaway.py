@@ -24,6 +24,7 @@ from airflow_pgbackup.postgres.server.sandbox import Sandbox, make_sandbox
 from airflow_pgbackup.postgres.server.supervised import SupervisedProcess
 from airflow_pgbackup.postgres.server.unprivileged import as_nobody, as_plain_user
 from airflow_pgbackup.postgres.tools import capabilities
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 from airflow_pgbackup.private_directory import PREFIX, PrivateDirectory
 from airflow_pgbackup.wording import setting
 
@@ -225,7 +226,7 @@ class PostgresServer:
             SupervisedProcess(
                 [*prefix, *initdb, *self.initdb_args, "-D", data],
                 [*prefix, *postgres],
-                env={"PATH": os.defpath, "HOME": os.fspath(directory), "LC_ALL": "C", "TZ": "UTC"},
+                env={"PATH": os.defpath, "HOME": os.fspath(directory), "LC_ALL": "C", "TZ": "UTC", **library_path()},
                 log=self.log_path,
                 remove=[directory, socket_dir.parent],
                 # TERM would wait for clients to disconnect; INT ends their sessions; QUIT writes no checkpoint. The

@@ -20,6 +20,7 @@ from typing import TypeVar
 from airflow_pgbackup.errors import ClientError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.tools.capabilities import Version, has_compression_methods
 from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -193,12 +194,9 @@ def _directories(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a program that connects to no server.
-
-    With LD_LIBRARY_PATH, because packages that are unpacked elsewhere find their libraries by it.
-    """
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {**kept, "LC_ALL": "C"}
+    """Return the environment of a program that connects to no server."""
+    path = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}
+    return {**path, "LC_ALL": "C", **library_path()}
 
 
 def _at_once(ask: Callable[[_T], _U], programs: Iterable[_T]) -> list[_U]:
