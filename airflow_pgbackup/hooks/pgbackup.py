@@ -131,7 +131,12 @@ class PgBackupHook(BaseHook):
             raise ConfigurationError(f"invalid database {database!r}", hint="Pass the name of a database.")
         hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=database)
         connection = hook.connection
-        extras = connection.extra_dejson
+        extras: Any = connection.extra_dejson
+        if not isinstance(extras, dict):
+            raise ConfigurationError(
+                f"the extra of connection {self.postgres_conn_id} is not a JSON object",
+                hint='Write an object, such as {"sslmode": "verify-full"}, or leave it empty.',
+            )
         user, port, password = connection.login, connection.port, connection.password
         token: Callable[[], str] | None = None
         if extras.get("iam", False):

@@ -138,6 +138,15 @@ def test_an_extra_that_libpq_does_not_know(connection: Callable[..., None]) -> N
         PgBackupHook("db").get_conninfo()
 
 
+@pytest.mark.parametrize("extra", ["null", "[1]", '"text"', "5"])
+def test_an_extra_that_is_not_an_object(connection: Callable[..., None], extra: str) -> None:
+    from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+
+    connection(host="h", extra=extra)
+    with pytest.raises(ConfigurationError, match="the extra of connection db is not a JSON object"):
+        PgBackupHook("db").get_conninfo()
+
+
 def test_a_connection_that_is_not_defined(airflow_db: Path) -> None:
     from airflow.sdk.exceptions import AirflowNotFoundException
 

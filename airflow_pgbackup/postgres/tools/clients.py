@@ -178,7 +178,7 @@ def search_clients(
 
 def _directories(client_dirs: Sequence[str], well_known: Sequence[tuple[str, str]]) -> Iterator[tuple[Path, str]]:
     for name in client_dirs:
-        directory = Path(name).expanduser()
+        directory = Path(os.path.expanduser(name))  # noqa: PTH111  pathlib's raises without a home
         yield (directory / "bin" if (directory / "bin" / "pg_dump").exists() else directory), CONFIGURED
     for source, pattern in well_known:
         for directory in sorted(Path("/").glob(pattern.lstrip("/"))):

@@ -165,6 +165,11 @@ def test_all_required_programs_are_in_one_directory(tmp_path):
         lacking.tool("psql")
 
 
+def test_a_directory_below_a_home_that_nobody_has(tmp_path):
+    with pytest.raises(ClientError, match=r"nothing in ~no-such-user/bin \(PGBACKUP_CLIENT_DIRS\)"):
+        choose_client(990002, client_dirs=["~no-such-user/bin"])
+
+
 def test_an_error_lists_the_clients_that_do_not_fit(tmp_path):
     saying(tmp_path / "old", "15.3")
     program(tmp_path / "broken" / "pg_dump", "#!/bin/sh\necho 'libpq.so.5: no such file' >&2\nexit 127\n")
