@@ -130,7 +130,11 @@ _TABLE: list[tuple[str, str]] = [
         r"could not (?:load|read) (?:private key|certificate|root certificate) file",
         "Check that the sslkey, sslcert and sslrootcert files are readable PEM; an encrypted key needs sslpassword.",
     ),
-    (r"SSL error|SSL SYSCALL error", "TLS failed: check sslmode, the certificates, and the server's log."),
+    (
+        r"connection to server .* failed: SSL "
+        r"|SSL (?:SYSCALL )?error(?!: (?:EOF detected|unexpected eof|Connection reset|Broken pipe))",
+        "TLS failed: check sslmode, the certificates, and the server's log.",
+    ),
     (
         r"syntax error in service file",
         "The connection has an option that this client is too old for: use a newer PostgreSQL client.",
@@ -203,13 +207,24 @@ _TABLE: list[tuple[str, str]] = [
         "A value in text form exceeds PostgreSQL's limit of 1 GB, or the program that reports this is out of memory.",
     ),
     (
-        r"terminating connection due to|server closed the connection unexpectedly|connection to server was lost",
+        r"terminating connection due to|server closed the connection unexpectedly|connection to server was lost"
+        r"|SSL connection has been closed|SSL (?:SYSCALL )?error|could not (?:receive data from|send data to) server",
         "The server ended the session by a restart, an administrator, a timeout or a crash: see its log.",
     ),
     # --- writing and reading archives
     (
         r"backslash commands are restricted|\\unrestrict: ",
         "The dump has a psql command that pg_dump never writes: do not restore it, and find out who wrote it.",
+    ),
+    (
+        r"could not resize shared memory segment",
+        "The server's shared memory is full: give its container more (docker run --shm-size), or set "
+        "max_parallel_maintenance_workers and max_parallel_workers_per_gather to 0.",
+    ),
+    (
+        r"could not extend file|could not write to file \"(?:base|global|pg_\w+)/"
+        r"|(?:ERROR|FATAL|PANIC): .*(?:No space left on device|[Dd]isk quota exceeded)",
+        "The server's disk is full: free some space there.",
     ),
     (
         r"No space left on device|[Dd]isk quota exceeded",
@@ -246,6 +261,10 @@ _TABLE: list[tuple[str, str]] = [
     (
         r"extension .* is not available|could not open extension control file",
         "Install the extension's package on the target server, or exclude the extension.",
+    ),
+    (
+        r"pg_dump(?:all)?: error: query failed: ERROR: +role .* does not exist",
+        "Check the option role: the server has no such role.",
     ),
     (
         r"role .* does not exist",

@@ -51,6 +51,7 @@ _CONSEQUENCE = re.compile(
     r"pg_dump failed on database|worker process died unexpectedly|errors ignored on restore"
     r"|PQgetResult\(\) failed|PQgetCopyData\(\) failed|query failed: *$|could not execute query: *$"
 )
+_HARMLESS = re.compile(r"\b(?:WARNING|NOTICE|INFO|LOG|DEBUG\d?): |: warning: ")
 _PREFIX = re.compile(
     r"^(?:pg_\w+: ?(?=pg_))*[\w.-]+: (?:(?:error|fatal|detail|warning): )?(?:Error message from server: )?"
 )
@@ -134,11 +135,12 @@ def detail_and_hint(lines: Sequence[str], cause: str) -> tuple[str | None, str |
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:
     """Return the line that names the cause, without the tool's prefix and the final period, and a hint or None.
 
-    That is a line for which there is a hint, else the last error that is not only a consequence of another one.
+    That is an error, or another line but a warning or notice, for which there is a hint, else the last error that is
+    not only a consequence of another one.
     """
     if errors := errors_of(lines):
         lines = [line for line in lines if not _CONSEQUENCE.search(line)]
-    for line in (*reversed(errors), *reversed(lines)):
+    for line in (*reversed(errors), *(line for line in reversed(lines) if not _HARMLESS.search(line))):
         if hint := hint_for(line):
             return _PREFIX.sub("", line).strip().rstrip("."), hint
     for line in (*reversed(errors), *reversed(lines)):
