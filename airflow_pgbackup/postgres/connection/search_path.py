@@ -5,6 +5,9 @@ path can add an operator that fits the arguments better than that of pg_catalog.
 the session's own temporary tables are searched. As pg_dump, we set it by the first statement, which names the schema of
 all that it uses: a startup parameter is refused by PgBouncer.
 https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH
+
+A superuser's session also gets messages in English, on whose text hints and retries depend. Other roles may not set
+that, and as a startup parameter it would end their sessions.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from airflow_pgbackup.postgres.connection.server_errors import server_hint, serv
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-_PIN: LiteralString = "SELECT pg_catalog.set_config('search_path', '', false)"
+_PIN: LiteralString = """
+SELECT pg_catalog.set_config('search_path', '', false),
+       CASE WHEN pg_catalog.current_setting('is_superuser') OPERATOR(pg_catalog.=) 'on'
+            THEN pg_catalog.set_config('lc_messages', 'C', false) END
+"""
 # Not in a session of other clients, which a pooler lends for one statement.
-_PIN_IF_OURS: LiteralString = (
-    "SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s::pg_catalog.int4 "
-    "THEN pg_catalog.set_config('search_path', '', false) END"
-)
+_PIN_IF_OURS: LiteralString = _PIN + " WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %s::pg_catalog.int4"
 
 
 def open_session(params: Server) -> psycopg.Connection[tuple[Any, ...]]:
