@@ -114,8 +114,8 @@ def dump_cluster(
 
     :param compress: ``zstd[:level]``, ``gzip[:level]`` or None. pg_dumpall has no such option: airflow-pgbackup
         compresses its output.
-    :param passwords_if_allowed: set ``no_role_passwords`` where the server does not let this role read them, and log
-        it, instead of failing.
+    :param passwords_if_allowed: instead of failing where the server does not let ``role`` read them, dump as the user
+        of the connection, or with ``no_role_passwords`` if that user may not read them either. The log says so.
     """
     context = context or RunContext()
     # libpq's own default would be the user's name.
@@ -358,6 +358,11 @@ class _Dump:
     def _with_allowed_passwords(self, connection: ConnectionParams, options: DumpAllOptions) -> DumpAllOptions:
         if may_read_role_passwords(connection, options.role):
             return options
+        if options.role and may_read_role_passwords(connection):
+            self.context.log(
+                f"{connection.label}: role {options.role} may not read role passwords; dumping roles as the user"
+            )
+            return replace(options, role=None)
         self.context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
         return replace(options, no_role_passwords=True)
 

@@ -32,8 +32,8 @@ class PgDumpAllOperator(DumpOperator):
     :param database: the database to connect to for roles and tablespaces. pg_dumpall dumps every database.
     :param compress: ``zstd`` or ``gzip``, with a level as in ``zstd:9``, or None. pg_dumpall has no such option:
         airflow-pgbackup compresses its output on the way into the repository.
-    :param passwords_if_allowed: if this role may not read the roles' passwords, omit them and log that, instead of
-        failing.
+    :param passwords_if_allowed: if ``role`` may not read the roles' passwords, dump as the connection's user; if that
+        user may not either, omit them. The log says so, and the dump does not fail.
 
     The other parameters are pg_dumpall's options; see :class:`~airflow_pgbackup.postgres.options.DumpAllOptions`.
     There is no ``create``: pg_dumpall always writes CREATE DATABASE.

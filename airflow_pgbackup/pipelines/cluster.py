@@ -23,6 +23,9 @@ database."""
 
 _LIMITS = ("pool", "max_active_tis_per_dag", "max_active_tis_per_dagrun")
 
+_OF_GLOBALS_TOO = ("recipients", "labels", "role", "max_replay_lag", "max_bytes_per_second", "deadline")
+"""The parameters of a dump that hold for the globals of its set."""
+
 
 @task_group(tooltip="discover, one dump for each database, backup set")
 def pg_cluster_backup(
@@ -87,7 +90,8 @@ def pg_cluster_backup(
         it also runs after a failure, and does not fail the run itself. None deletes nothing.
     :param dump: all other parameters of :class:`~airflow_pgbackup.operators.dump.PgDumpOperator`, the same for each
         database: ``format="directory"``, ``jobs=4``, ``pool="pgbackup_main"``, ``max_active_tis_per_dag=2``. Unless one
-        of these limits is given, 4 databases of a run are dumped at once. ``recipients`` apply to the globals too.
+        of these limits is given, 4 databases of a run are dumped at once. ``recipients``, ``labels``, ``role``,
+        ``max_replay_lag``, ``max_bytes_per_second`` and ``deadline`` apply to the globals too.
     :return: the task of the set.
     """
     # None is not passed on, so that default_args apply.
@@ -127,7 +131,7 @@ def pg_cluster_backup(
 
         @task_group(group_id="globals", tooltip="roles and tablespaces")
         def dump_globals() -> None:
-            shared = {name: value for name, value in dump.items() if name == "recipients"}
+            shared = {name: value for name, value in dump.items() if name in _OF_GLOBALS_TOO}
             parameters = {"globals_only": True, "passwords_if_allowed": True, **common, **shared, **(globals or {})}
             made = PgDumpAllOperator(task_id="dump", **parameters)
             without_checks = {name: value for name, value in after["verify"].items() if name != "checks"}

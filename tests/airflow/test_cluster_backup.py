@@ -310,6 +310,15 @@ pg_cluster_backup.override(group_id="all")(
     assert (globals.checks, globals.level, globals.scratch_conn_id) == ((), "restore", "scratch")
 
 
+def test_the_globals_get_what_holds_for_a_whole_set(repository: LocalRepository, load_dag: Callable[..., Any]) -> None:
+    more = 'labels=["release"], role="dumper", max_replay_lag=60, deadline=30, max_bytes_per_second=9, retries=5'
+    tasks = load_dag(pipeline(repository, more + ", globals={'deadline': 7}")).task_dict
+    made = tasks["all.globals.dump"]
+    assert (made.labels, made.role, made.max_replay_lag, made.max_bytes_per_second) == (["release"], "dumper", 60, 9)
+    assert (made.deadline, made.retries) == (7, 0)
+    assert tasks["all.databases.dump"].deadline == 30
+
+
 def test_four_databases_at_once_unless_limited(repository: LocalRepository, load_dag: Callable[..., Any]) -> None:
     tasks = load_dag(pipeline(repository, 'upload_to="s3://b/x"')).task_dict
     for name in ("dump", "verify", "upload"):

@@ -43,7 +43,7 @@ def dump_set(
 
     :param connection: its database is the one to connect to for the list, by default ``postgres``.
     :param server: the first part of the series.
-    :param options: of each dump.
+    :param options: of each dump. Its ``role`` also dumps the globals.
     :param labels: for each backup.
     :param databases: names and patterns; see :func:`.discover.discover`.
     :param exclude: of those to leave out.
@@ -91,7 +91,7 @@ def dump_set(
             return None
 
     def dump_globals() -> dict[str, object]:
-        only = DumpAllOptions(globals_only=True)
+        only = DumpAllOptions(globals_only=True, role=options.role)
         return dump_cluster(connection=connection, options=only, passwords_if_allowed=True, **common)
 
     def dump_one(name: str) -> dict[str, object]:

@@ -13,8 +13,9 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
-from airflow_pgbackup.backup.reference import load_manifest
+from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.sets.discover import SERVICE_DATABASES, Discovery, discover
+from airflow_pgbackup.backup.sets.dump_set import dump_set
 from airflow_pgbackup.backup.sets.write_set import as_json, require_complete, write_set
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
@@ -25,6 +26,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.backup_set import Absent
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import parse_backup_id
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.set_files import list_sets, read_set
@@ -409,3 +411,34 @@ def test_role_passwords_are_left_out_only_where_they_cannot_be_read(
             assert len(said) == (user == "reader")
     finally:
         run_sql("DROP ROLE reader", "DROP ROLE someone")
+
+
+def test_the_role_of_a_set_reads_the_passwords(
+    server: PostgresServer, run_sql: Callable[..., None], here: Repository
+) -> None:
+    run_sql(
+        "CREATE ROLE dumper NOLOGIN SUPERUSER",
+        "CREATE ROLE backup LOGIN NOINHERIT PASSWORD 'x' IN ROLE dumper",
+        "CREATE ROLE reader NOLOGIN",
+    )
+    try:
+        for user, password, role in (("backup", "x", "dumper"), (server.params.user, "secret", "reader")):
+            params = ConnectionParams.from_environment(
+                {"PGPASSWORD": password}, host=server.params.host, port=server.params.port, user=user
+            )
+            made = dump_set(
+                connection=params,
+                server=user,
+                repository=here,
+                options=DumpOptions(role=role),
+                databases=["template1"],
+                level=None,
+                labels=["release"],
+            )
+            assert made.globals is not None
+            backup = read_evidence(here, made.globals.parsed_series, made.globals.id)
+            assert backup.require_manifest().labels == ("release",)
+            with here.read(str(reference_of(here, backup)["key"])) as stream:
+                assert b"PASSWORD 'SCRAM-SHA-256$" in stream.read(), user
+    finally:
+        run_sql("DROP ROLE reader, backup, dumper")
