@@ -27,9 +27,9 @@ class PgDiscoverOperator(PgBackupOperator):
     :class:`~airflow_pgbackup.operators.backup_set.PgBackupSetOperator` needs: sizes, and the databases that are left
     out or missing, with reasons; under ``repository_uuid`` the identity of the repository, for the dump operators.
 
-    Left out are templates (unless named exactly), databases that accept no connections, the internal ones of managed
-    services, and those that the patterns do not select. A database that the role may not connect to is missing, and so
-    is a name in ``databases`` that does not exist; all other databases are dumped.
+    Left out are templates, databases that accept no connections and the internal ones of managed services, unless named
+    exactly, and those that the patterns do not select. A database that the role may not connect to is missing, and so
+    is a name in ``databases`` of one that does not exist or accepts no connections; all other databases are dumped.
 
     The repository is opened and written to before any dump. If it is missing, the task fails.
 

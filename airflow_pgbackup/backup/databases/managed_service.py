@@ -9,6 +9,8 @@ Recognition needs two marks of a service, since anybody can create a role with o
   "Aurora PostgreSQL functions" (``aurora_version``).
 * Cloud SQL and AlloyDB: "About PostgreSQL users and roles" (``cloudsqlsuperuser``, ``cloudsqladmin``).
 * Azure Database for PostgreSQL: "Server concepts" (``azure_maintenance``, ``azure_sys``, ``azure_pg_admin``).
+* Aiven, which Akamai sells too, and DigitalOcean: lists of databases in their guides (``_aiven``, ``_dodb``), and the
+  first role of their users (``avnadmin``, ``akmadmin``, ``doadmin``).
 * Supabase: "Postgres roles" (``supabase_admin``, ``authenticator``). Neon: "Manage roles" (``neon_superuser``).
 
 The services themselves were not available for tests: ``tests/integration/backup/test_managed_service.py`` gives a real
@@ -67,13 +69,16 @@ def _service(
     name: str,
     *,
     databases: tuple[str, ...] = (),
-    roles: tuple[str, ...],
+    roles: tuple[str, ...] = (),
     extensions: tuple[str, ...],
     functions: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
     required: str | None = None,
+    admins: tuple[str, ...] = (),
 ) -> ManagedService:
+    """:param admins: roles that the service creates for its users, who own what these own."""
     marks = {
+        *(f"role {each}" for each in admins),
         *(f"role {each}" for each in roles),
         *(f"database {each}" for each in databases),
         *(f"function {each}" for each in functions),
@@ -121,6 +126,18 @@ SERVICES = (
         roles=("azuresu", "azure_pg_admin", "azure_superuser"),
         extensions=("azure", "azure_ai", "azure_storage", "azure_local_ai", "pgaadauth", "pg_qs", "pgms_stats"),
         settings=("azure.extensions",),
+    ),
+    _service(
+        "DigitalOcean Managed PostgreSQL",
+        databases=("_dodb",),
+        extensions=("aiven_extras",),
+        admins=("doadmin",),
+    ),
+    _service(
+        "Aiven for PostgreSQL",
+        databases=("_aiven",),
+        extensions=("aiven_extras",),
+        admins=("avnadmin", "akmadmin"),
     ),
     _service(
         "Supabase",

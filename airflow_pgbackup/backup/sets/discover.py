@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.managed_service import SERVICES
+from airflow_pgbackup.backup.databases.managed_service import SERVICES, ManagedService, recognize_service
 from airflow_pgbackup.backup.databases.source_identity import source_identity
 from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, OptionError
@@ -30,6 +30,9 @@ ALL = ("*",)
 
 SERVICE_DATABASES = {database: service.name for service in SERVICES for database in service.databases}
 """Databases that managed services keep for themselves, and which their users may not connect to."""
+
+_INVALID = "its DROP DATABASE was interrupted"
+_CLOSED = "it accepts no connections"
 
 # The size needs CONNECT or pg_read_all_stats (manual, "Database Object Size Functions"). -2 marks a database whose
 # DROP was interrupted (src/include/catalog/pg_database.h).
@@ -122,10 +125,10 @@ def discover(
     in ``pg_dumpall --exclude-database``: ``*`` and ``?`` are wildcards, and letters are lower case unless in double
     quotes.
 
-    Left out are templates, unless ``databases`` names one exactly; databases that accept no connections; the internal
-    ones of managed services; those that no pattern of ``databases`` or one of ``exclude`` matches. Missing are
-    databases that the role may not connect to, and names in ``databases``, quoted or not, that do not exist.
-    The log has a warning for a pattern that no database matches.
+    Left out are templates, databases that accept no connections and the internal ones of managed services, unless
+    ``databases`` names one exactly; and those that no pattern of ``databases`` or one of ``exclude`` matches. Missing
+    are databases that the role may not connect to, and names in ``databases``, quoted or not, of databases that do not
+    exist or accept no connections. The log has a warning for a pattern that no database matches.
 
     :param connection: its database is the one to connect to, by default ``postgres``.
     :param databases: patterns of what to dump.
@@ -138,24 +141,28 @@ def discover(
     wanted, unwanted = _Patterns("databases", databases), _Patterns("exclude", exclude)
     started_at = datetime.now(timezone.utc).replace(microsecond=0)
     connection = connection if connection.dbname else connection.with_database("postgres")
-    version, user, source, rows, matching = _query(connection, wanted, unwanted)
+    version, user, source, service, rows, matching = _query(connection, wanted, unwanted)
+    names = {row[0] for row in rows}
+    named = wanted.exact(names)
     found: list[FoundDatabase] = []
     missing: list[Absent] = []
     left_out: list[Absent] = []
     for name, template, accepts, invalid, may_connect, size, is_wanted, is_unwanted in rows:
-        if reason := _left_out(name, template, accepts, invalid, may_connect, wanted.given):
+        closed = None if accepts and not invalid else _INVALID if invalid else _CLOSED
+        if name not in named and (reason := closed or _internal(name, template, may_connect, service)):
             left_out.append(Absent(name, reason))
         elif name in unwanted.given or is_unwanted:
             left_out.append(Absent(name, "excluded"))
         elif not (name in wanted.given or is_wanted):
             left_out.append(Absent(name, "not selected"))
+        elif closed:
+            missing.append(Absent(encodable(name), closed))
         elif not may_connect:
             missing.append(Absent(encodable(name), f"role {user} may not connect to it"))
         elif not is_utf8(name):
             missing.append(Absent(encodable(name), "its name is not valid UTF-8"))
         else:
             found.append(FoundDatabase(name, size))
-    names = {row[0] for row in rows}
     for pattern in wanted.without_match(names, matching):
         context.log(f"warning: no database matches {pattern}")
     missing += [Absent(encodable(name), "does not exist") for name in wanted.absent(names)]
@@ -193,6 +200,10 @@ class _Patterns:
         parts = [pattern_regexes(one) for one in self.given if one not in names]
         return [one[0] for one in parts if len(one) == 1]  # as pg_dumpall, which refuses qualified names
 
+    def exact(self, names: Collection[str]) -> set[str]:
+        """Return those of these names that a pattern without wildcards means."""
+        return {one if one in names else exact_name(one) or "" for one in self.given} & set(names)
+
     def absent(self, names: Collection[str]) -> list[str]:
         """Return the databases that patterns without wildcards mean, and which are not among these names."""
         exact = {one: exact_name(one) for one in self.given if one not in names}
@@ -204,15 +215,13 @@ class _Patterns:
         return [one for one in wild if not set(pattern_regexes(one)) & set(regexes)]
 
 
-def _left_out(
-    name: str, template: bool, accepts: bool, invalid: bool, may_connect: bool, named: Collection[str]
-) -> str | None:
-    if invalid:
-        return "its DROP DATABASE was interrupted"
-    if not accepts:
-        return "it accepts no connections"
-    if template and name not in named:
+def _internal(name: str, template: bool, may_connect: bool, service: ManagedService | None) -> str | None:
+    """Return why a database is not a user's: it is a template, or the service keeps it. Its privileges do not tell:
+    on several services PUBLIC may connect, and only ``pg_hba.conf`` refuses it."""
+    if template:
         return "it is a template"
+    if service and name in service.databases:
+        return f"it is internal to {service.name}"
     if name in SERVICE_DATABASES and not may_connect:
         return f"it is internal to {SERVICE_DATABASES[name]}"
     return None
@@ -220,7 +229,7 @@ def _left_out(
 
 def _query(
     connection: ConnectionParams, wanted: _Patterns, unwanted: _Patterns
-) -> tuple[str, str, str, Sequence[tuple[Any, ...]], list[str]]:
+) -> tuple[str, str, str, ManagedService | None, Sequence[tuple[Any, ...]], list[str]]:
     with connection.open_session() as session:
         try:
             disable_timeouts(session)  # the size of a large database takes a while
@@ -230,7 +239,8 @@ def _query(
             regexes = [wanted.regexes(names), unwanted.regexes(names)]
             matching = [one for (one,) in session.execute(_MATCHING, regexes[:1])]
             rows = session.execute(_DATABASES, regexes).fetchall()
-            return server[0], server[1], source_identity(connection, session), rows, matching
+            service = recognize_service(session)
+            return server[0], server[1], source_identity(connection, session), service, rows, matching
         except psycopg.errors.InvalidRegularExpression as error:
             raise OptionError(
                 f"invalid pattern in databases or exclude: {error.diag.message_primary}",

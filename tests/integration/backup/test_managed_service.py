@@ -14,11 +14,13 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.managed_service import SERVICES, ManagedService, recognize_service
 from airflow_pgbackup.backup.databases.server_limits import read_limits
 from airflow_pgbackup.backup.dump import dump_cluster
+from airflow_pgbackup.backup.sets.discover import discover
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.backup_set import Absent
 from airflow_pgbackup.repository.base import Repository
 
 
@@ -59,6 +61,21 @@ def test_each_service_is_recognized(server: PostgresServer, service: ManagedServ
     assert sorted(limits.service_databases) == sorted(service.databases)
     assert sorted(limits.service_roles) == sorted(service.roles)
     assert not limits.role_passwords
+
+
+def test_a_set_is_complete_though_the_service_lets_everybody_connect_to_its_own_database(
+    server: PostgresServer,
+) -> None:
+    (service,) = [one for one in SERVICES if one.name == "Google Cloud SQL for PostgreSQL"]
+    customer = disguise(server, service)
+    with server.params.connect() as session:
+        session.execute("grant connect on database cloudsqladmin to public")
+    found = discover(connection=customer)
+    assert {each.name for each in found.databases} == {"app", "postgres"}
+    assert found.missing == ()
+    assert Absent("cloudsqladmin", f"it is internal to {service.name}") in found.left_out
+    found = discover(connection=customer, databases=["cloudsqladmin"])
+    assert [each.name for each in found.databases] == ["cloudsqladmin"]
 
 
 def test_one_name_makes_no_service(server: PostgresServer) -> None:

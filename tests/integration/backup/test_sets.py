@@ -141,6 +141,32 @@ def test_a_named_database_that_does_not_exist_is_missing(server: PostgresServer,
     assert reasons(discovery.missing) == {"gone": "does not exist", "a.gone": "does not exist"}
 
 
+def test_a_named_database_that_accepts_no_connections_is_missing(
+    server: PostgresServer, create: Callable[..., None], run_sql: Callable[..., None]
+) -> None:
+    create("app", "Crm", "invalid", "template_x")
+    run_sql(
+        'ALTER DATABASE "Crm" ALLOW_CONNECTIONS false',
+        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'invalid'",
+        "ALTER DATABASE template_x IS_TEMPLATE true",
+    )
+    try:
+        named = ["app", '"Crm"', "invalid", "template_x"]
+        discovery = found(server, databases=named)
+        assert names(discovery) == {"app", "template_x"}
+        assert reasons(discovery.missing) == {
+            "Crm": "it accepts no connections",
+            "invalid": "its DROP DATABASE was interrupted",
+        }
+        assert found(server, databases=named, exclude=['"Crm"', "invalid"]).missing == ()
+        assert found(server).missing == ()
+    finally:
+        run_sql(
+            "UPDATE pg_database SET datconnlimit = -1 WHERE datname = 'invalid'",
+            "ALTER DATABASE template_x IS_TEMPLATE false",
+        )
+
+
 def test_a_quoted_name_is_a_name_and_a_pattern_without_match_is_a_warning(
     server: PostgresServer, create: Callable[..., None]
 ) -> None:
