@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ class Leader:
         """
         try:
             directory = self._env.make_directory() if isinstance(self._env, ClientEnvironment) else ""
-            reader, writer = os.pipe()  # stdin is the tool's
+            reader, writer = _pipe()  # stdin is the tool's
             self._messages = open(writer, "wb", buffering=0)  # noqa: PTH123, SIM115
             try:
                 return supervision.start(
@@ -66,3 +67,15 @@ class Leader:
             messages.close()
         if isinstance(self._env, ClientEnvironment):
             self._env.__exit__()
+
+
+def _pipe() -> tuple[int, int]:
+    """Return the ends of a pipe. Neither is 0, 1 or 2, which are free in a process that was started without them: the
+    tool's own stdin, stdout and stderr would replace them."""
+    ends = os.pipe()
+    try:
+        reader, writer = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return reader, writer

@@ -792,6 +792,20 @@ except ChildProcessError:
 """
 
 
+def test_a_worker_without_standard_streams(tmp_path: Path) -> None:
+    """As of ``pgbackup … <&- >&-``: the pipe to the leader must not get the number of one of them."""
+    out = tmp_path / "out"
+    script = """
+        import os, sys
+        from pathlib import Path
+        from airflow_pgbackup.postgres.tools.process import run_tool
+        os.closerange(0, 3)
+        Path(sys.argv[1]).write_bytes(run_tool(["echo", "it ran"], env={"PATH": os.defpath}))
+    """
+    subprocess.run(python(script, str(out)), check=False, timeout=120)
+    assert out.read_text() == "it ran\n"
+
+
 def test_a_tool_that_ends_before_its_child_leaves_no_zombie_to_the_first_process_of_a_container() -> None:
     """``bwrap`` does so each time, and a worker that is the first process reaps only its own children."""
     first = subprocess.run(
