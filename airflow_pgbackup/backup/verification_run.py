@@ -25,7 +25,7 @@ from airflow_pgbackup.errors import (
 )
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptContinues
-from airflow_pgbackup.postgres.compare.database_reader import BY_LC_MONETARY, BY_SETTINGS
+from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, BY_LC_MONETARY, BY_SETTINGS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
@@ -45,6 +45,7 @@ _UNPROVEN = {
     BY_SETTINGS: "Dump with this package, which fixes time zone and bytea_output. For another lc_monetary, "
     "rehearse on a server with that of the source (scratch_conn_id, --scratch).",
     BY_LC_MONETARY: "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch).",
+    BY_DIGITS: "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
     "of another version": "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
 }
 

@@ -20,9 +20,12 @@ from airflow_pgbackup.postgres.compare.comparison import (
     compare_sequences,
     compare_tables,
 )
-from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader
+from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, DatabaseReader
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.verification import Difference, TableResult
+
+_SHORTEST_DIGITS = 12
+"""Since this version, extra_float_digits = 3 writes the fewest digits that make up a number."""
 
 
 @dataclass
@@ -70,7 +73,9 @@ def compare_copy(copy: RestoredCopy, archive: ArchiveSummary, open_reader: Calla
                 key = database if copy.database is None else None
                 with _open_copy(copy, connection.with_database(database), archive.encodings.get(key)) as reader:
                     _compare_database(result, reader, archive, key, open_reader, step, has_value)
-                    money |= {(key, each.schema, each.name) for each in reader.relations().values() if each.money}
+                    relations = reader.relations().values()
+                    settings = copy.dump.other_settings
+                    money |= {(key, each.schema, each.name) for each in relations if settings in each.unstable}
         if copy.database is not None:
             with connection.with_database(copy.database).open_session() as session:
                 result.notes += version_differences(copy.dump.manifest.source.extensions, installed_versions(session))
@@ -88,13 +93,14 @@ def _open_copy(copy: RestoredCopy, connection: ConnectionParams, encoding: str |
     """
     manifest = copy.dump.manifest
     digits = manifest.options.get("extra_float_digits")
+    old_digits = manifest.source.server_version_num < _SHORTEST_DIGITS * 10000 and copy.server.major >= _SHORTEST_DIGITS
     return DatabaseReader(
         connection,
         copy.server.directory if copy.server.local else None,
         encoding=encoding or str(manifest.options.get("encoding") or manifest.source.encoding or "UTF8"),
         float_digits=digits if isinstance(digits, int) else 3,
         quote_all_identifiers=bool(manifest.options.get("quote_all_identifiers")),
-        other_settings=copy.dump.other_settings,
+        other_text=[copy.dump.other_settings, *([BY_DIGITS] if old_digits else [])],
         sessions=copy.server.most_jobs(),
         cancel=copy.dump.cancel,
         deadline=copy.dump.deadline,

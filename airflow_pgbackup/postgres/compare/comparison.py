@@ -37,7 +37,7 @@ class TableComparison:
     :ivar result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
         has the dumped rows and others; ``different``; ``notcompared``.
     :ivar detail: the reason, for every result except ``same``.
-    :ivar unproven: the rows differ, perhaps only because the server has another lc_monetary than the source.
+    :ivar unproven: the rows differ, perhaps only because the server writes the same values otherwise.
     """
 
     table: TableDigest
@@ -121,8 +121,8 @@ def _compare_sets(
             yield TableComparison(table, "contained" if contained else "notcompared", detail)
         elif found.rows != table.rows:
             yield _other_rows(table, found.rows)
-        elif relation.money:
-            detail = f"{_rows(table.rows)}, some of which differ, perhaps because of {restored.other_settings}"
+        elif relation.unstable:
+            detail = f"{_rows(table.rows)}, some of which differ, perhaps because of {' or '.join(relation.unstable)}"
             yield TableComparison(table, "notcompared", detail, unproven=True)
         else:
             yield TableComparison(table, "different", f"{_rows(table.rows)}, some of which differ from the dump")

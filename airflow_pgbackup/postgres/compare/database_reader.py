@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import queue
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, copy_several, named_pipe
@@ -41,10 +42,25 @@ SESSION: tuple[LiteralString, ...] = (
 
 BY_LC_MONETARY = "another lc_monetary (type money)"
 BY_SETTINGS = "another lc_monetary, time zone or bytea_output (types money, timestamptz, timetz and bytea)"
-_OF_SETTINGS = {BY_LC_MONETARY: ["money"], BY_SETTINGS: ["money", "timestamptz", "timetz", "bytea"]}
-"""Types whose values a server writes as its settings say, by the reason why they may differ."""
+BY_DIGITS = "the digits that PostgreSQL 11 and older write (types real and double precision)"
+_BY_XML = "line breaks before a document, which PostgreSQL does not always keep (type xml)"
+_BY_NUMBER = "dropped objects, which a dump names by their OID (types such as regclass)"
+_UNSTABLE = {
+    BY_LC_MONETARY: ["money"],
+    BY_SETTINGS: ["money", "timestamptz", "timetz", "bytea"],
+    BY_DIGITS: ["float4", "float8", "point", "line", "lseg", "box", "path", "polygon", "circle", "cube"],
+    # xml_out() omits the declaration and a line break after it, so one before the document is the first character of
+    # the dump, which the next xml_out() omits.
+    _BY_XML: ["xml"],
+    _BY_NUMBER: [
+        *("regclass", "regcollation", "regconfig", "regdatabase", "regdictionary", "regnamespace", "regoper"),
+        *("regoperator", "regproc", "regprocedure", "regrole", "regtype"),
+    ],
+}
+"""Types whose values a restored server may write otherwise than the dump, by the reason."""
 
-# The types with values of such a type: the type itself, its arrays, domains, ranges, and composite types.
+# The types with values of such a type: the type itself, its arrays, domains, ranges, and composite types. Only cube is
+# one of an extension.
 _RELATIONS = """
 with recursive parts (part, whole) as (
   select typelem, oid from pg_catalog.pg_type where typelem <> 0
@@ -57,11 +73,15 @@ with recursive parts (part, whole) as (
   union all
   select a.atttypid, c.reltype from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
    where a.attnum > 0 and c.reltype <> 0
-), money (oid) as (
-  select t.oid from pg_catalog.pg_type t
-   where t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace and t.typname = any (%s::text[])
+), unstable (reason, oid) as (
+  select given.key, t.oid
+    from pg_catalog.jsonb_each(%s::jsonb) given cross join pg_catalog.jsonb_array_elements_text(given.value) name
+    join pg_catalog.pg_type t on t.typname = name
+     and (t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace or name = 'cube')
   union
-  select p.whole from money m join parts p on p.part = m.oid
+  select u.reason, p.whole from unstable u join parts p on p.part = u.oid
+), reasons (oid, found) as (
+  select oid, pg_catalog.array_agg(reason order by reason) from unstable group by oid
 )
 select n.nspname, c.relname, c.relkind::text,
        exists (select from pg_catalog.pg_depend d
@@ -69,10 +89,11 @@ select n.nspname, c.relname, c.relkind::text,
        array(select a.attname::text from pg_catalog.pg_attribute a
               where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
        c.relispopulated, case when c.relispartition then c.oid::int8 else 0 end,
-       c.reltype in (select oid from money), c.relpersistence = 'u',
+       coalesce(u.found, '{}'), c.relpersistence = 'u',
        c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t
                                      join pg_catalog.pg_class f on f.oid = t.relid where f.relkind = 'f')
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join reasons u on u.oid = c.reltype
  where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
 """
 
@@ -95,7 +116,7 @@ class Relation:
     :ivar of_extension: an extension created it, and may have inserted rows.
     :ivar populated: False for a materialized view without data.
     :ivar partition: its OID if it is a partition of another table, else 0.
-    :ivar money: it has values of a type that a server writes as its settings say, such as money.
+    :ivar unstable: why the restored server may write the same values otherwise than the dump: because of the types.
     :ivar foreign: a partition is a foreign table.
     :ivar unlogged: not in the write-ahead log, hence without data on a standby.
     """
@@ -107,7 +128,7 @@ class Relation:
     columns: frozenset[str]
     populated: bool
     partition: int = 0
-    money: bool = False
+    unstable: tuple[str, ...] = ()
     unlogged: bool = False
     foreign: bool = False
 
@@ -145,7 +166,8 @@ class DatabaseReader:
     :param encoding: of the data in the archive, so that both sides have the same bytes.
     :param float_digits: ``extra_float_digits`` of the dump.
     :param quote_all_identifiers: that of the dump; it changes the text of ``regclass`` and similar types.
-    :param other_settings: why values may differ: :data:`BY_SETTINGS` for a dump whose session is not known.
+    :param other_text: why values may be written otherwise than in the dump, in addition to what goes for every dump:
+        :data:`BY_LC_MONETARY`, or :data:`BY_SETTINGS` for a dump whose session is not known; :data:`BY_DIGITS`.
     :param sessions: how many it may have at the same time.
     :param cancel: makes a running statement raise Canceled when set.
     :param deadline: seconds from now on, after which a running statement raises DeadlineExceeded.
@@ -159,14 +181,14 @@ class DatabaseReader:
         encoding: str = "UTF8",
         float_digits: int = 3,
         quote_all_identifiers: bool = False,
-        other_settings: str = BY_LC_MONETARY,
+        other_text: Collection[str] = (BY_LC_MONETARY,),
         sessions: int = 20,
         cancel: Cancel | None = None,
         deadline: float = float("inf"),
     ) -> None:
         self.connection = connection
         self.sessions = sessions
-        self.other_settings = other_settings
+        self._unstable = {reason: _UNSTABLE[reason] for reason in (*other_text, _BY_XML, _BY_NUMBER)}
         self._directory = directory
         self._encoding = encoding
         self._setup: list[sql.SQL | sql.Composed] = [
@@ -197,11 +219,13 @@ class DatabaseReader:
             with self._connected() as session, self._interruptible(session, "reading the catalogs"):
                 relations: dict[tuple[str, str], Relation] = {}
                 shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
-                found: Iterator[Any] = iter(session.execute(_RELATIONS, [_OF_SETTINGS[self.other_settings]]))
-                for schema, name, kind, extension, names, *rest in found:
+                found: Iterator[Any] = iter(session.execute(_RELATIONS, [Jsonb(self._unstable)]))
+                for schema, name, kind, extension, names, populated, partition, unstable, *rest in found:
                     columns = shared.setdefault(each := frozenset(names), each)
                     key = (sys.intern(schema), name)
-                    relations[key] = Relation(*key, kind, extension, columns, *rest)
+                    relations[key] = Relation(
+                        *key, kind, extension, columns, populated, partition, tuple(unstable), *rest
+                    )
             self._relations = relations
         return self._relations
 
