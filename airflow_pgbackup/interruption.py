@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from airflow_pgbackup.errors import Canceled
+from airflow_pgbackup.threads import DaemonThreads
 
 CLEANUP_SECONDS = 4.0
 """How long each step of the cleanup of an interrupted task may take; there are at most three. Airflow kills a task five
@@ -24,10 +25,10 @@ def is_interruption(error: BaseException) -> bool:
 
 
 @contextmanager
-def request_threads(count: int, name: str = "pgbackup") -> Iterator[ThreadPoolExecutor]:
+def request_threads(count: int, name: str = "pgbackup") -> Iterator[Executor]:
     """Yield a pool for requests that only read. After an interruption those on their way are not waited for: the store
     may never answer, and the client gives up after minutes."""
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    pool = DaemonThreads(count, name)
     wait = True
     try:
         yield pool

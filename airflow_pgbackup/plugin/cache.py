@@ -12,11 +12,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.threads import DaemonThreads
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Cache(Generic[T]):
         self._lock = threading.Lock()
         self._entries: dict[object, _Entry[T]] = {}
         self._threads, self._most = threads, most
-        self._pools: dict[object, ThreadPoolExecutor] = {}
+        self._pools: dict[object, DaemonThreads] = {}
 
     async def get(self, key: object, read: Callable[[], T], *, lane: object = None) -> Reading[T]:
         """Return what was read last, and have it read again if that is older than the lifetime.
@@ -169,9 +170,9 @@ class Cache(Generic[T]):
                 entry.future = self._pool(lane).submit(self._read, entry)
             return entry, entry.future
 
-    def _pool(self, lane: object) -> ThreadPoolExecutor:
+    def _pool(self, lane: object) -> DaemonThreads:
         if lane not in self._pools:
-            self._pools[lane] = ThreadPoolExecutor(self._threads, thread_name_prefix="pgbackup-page")
+            self._pools[lane] = DaemonThreads(self._threads, "pgbackup-page")
         return self._pools[lane]
 
     def _read(self, entry: _Entry[T]) -> None:

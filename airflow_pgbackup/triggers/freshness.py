@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from airflow_pgbackup.errors import PgBackupError, RepositoryError
 from airflow_pgbackup.operators import _retries
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.text import encodable, printing
+from airflow_pgbackup.threads import DaemonThreads
 
 _GRACE = 30.0
 """How long the last check may go on after the end, in seconds."""
@@ -81,7 +81,7 @@ class FreshnessTrigger(BaseTrigger):
         :raises PgBackupError: as :func:`check_freshness`; or it took too long.
         """
         cancel = Cancel()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="pgbackup-trigger")
+        pool: Any = DaemonThreads(1, "pgbackup-trigger")
         check = sync_to_async(check_freshness, thread_sensitive=False, executor=pool)
         limit = max(self.end - time.time(), 0) + _GRACE
         try:

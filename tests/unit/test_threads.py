@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from airflow_pgbackup.threads import completed, result_of, run_each
+from airflow_pgbackup.threads import DaemonThreads, completed, result_of, run_each
 
 
 class Interrupted(BaseException):
@@ -40,6 +43,60 @@ def test_results_are_in_the_order_of_the_items() -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert run_each(pool, work, [1, 2]) == [10, 20]
+
+
+def test_daemon_threads_are_a_pool() -> None:
+    meet = threading.Barrier(2)
+
+    def work(number: int) -> int:
+        if number < 2:
+            meet.wait(60)
+        if number == 2:
+            raise ValueError("2 failed")
+        return 10 * number
+
+    with DaemonThreads(2, "test") as pool:
+        assert list(pool.map(work, [0, 1, 3, 4])) == [0, 10, 30, 40]
+        with pytest.raises(ValueError, match=r"^2 failed$"):
+            list(pool.map(work, [3, 2]))
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(work, 1)
+
+
+def test_a_closed_pool_cancels_what_has_not_begun() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go.wait(60)
+
+    pool = DaemonThreads(1, "test")
+    running, waiting = pool.submit(work), pool.submit(work)
+    assert begun.wait(60)
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert waiting.cancelled()
+    go.set()
+    pool.shutdown()
+    assert running.result() is None
+
+
+def test_a_process_ends_while_a_call_hangs() -> None:
+    code = """
+        import asyncio, time
+        from airflow_pgbackup.interruption import request_threads
+        from airflow_pgbackup.plugin.cache import Cache
+
+        def overview():
+            with request_threads(4) as pool:
+                return list(pool.map(time.sleep, [600] * 9))
+
+        found = asyncio.run(Cache(patience=1.0).get("hard mount", overview))
+        print("running" if found.running else "ended")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == "running\n"
 
 
 def test_nothing_to_do() -> None:
