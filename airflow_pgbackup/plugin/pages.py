@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -92,16 +92,19 @@ async def overview_page(find: str = "") -> HTMLResponse:
         return render("unconfigured.html", title="Backups")
     # At the same time, so that several repositories that do not answer cost the patience of one.
     readings = await asyncio.gather(*(OVERVIEWS.get(one.place, _read(one)) for one in sources))
-    find = find.strip()[:_LONGEST_FIND]
+    # Not in the event loop, in which Airflow answers all other requests: that may be thousands of series.
+    return await asyncio.to_thread(_page, list(zip(sources, readings, strict=True)), find.strip()[:_LONGEST_FIND])
+
+
+def _page(readings: Sequence[tuple[Source, Reading[Overview]]], find: str) -> HTMLResponse:
     now = datetime.now(timezone.utc)
-    sections = [_section(source, reading, find, now) for source, reading in zip(sources, readings, strict=True)]
+    sections = [_section(source, reading, find, now) for source, reading in readings]
     read = [section.overview for section in sections if section.overview]
     every = by_database(aged(one, now) for found in read for one in found.series)
     empty = sum(not found.series for found in read)
     waiting = [one.reading.reload_after for one in sections if one.reading.awaited]
     doubtful = [one.reading.age for one in sections if one.reading.doubtful]
-    return await asyncio.to_thread(  # hundreds of rows
-        render,
+    return render(
         "overview.html",
         title="Backups",
         sections=sections,

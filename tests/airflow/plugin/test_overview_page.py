@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 from collections.abc import Callable
@@ -148,6 +149,22 @@ def test_a_search_is_text(visitor: Visitor, repository: Repository, find: str) -
     assert 'onfocus="' not in page
     assert "\u202e" not in page
     assert ">49<" not in page
+
+
+def test_no_row_is_made_in_the_event_loop(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    in_loop: list[bool] = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        in_loop.append(asyncio._get_running_loop() is not None)
+        return trend(*arguments, **options)
+
+    trend = pages.trend
+    monkeypatch.setattr(pages, "trend", note)
+    see(visitor)
+    assert in_loop == [False, False]
 
 
 def test_a_repository_in_which_all_is_well(visitor: Visitor, repository: Repository) -> None:
