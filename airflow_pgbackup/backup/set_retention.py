@@ -8,14 +8,17 @@ from datetime import datetime
 
 from airflow_pgbackup.backup.set_members import SetMembers
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
+from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import Backup, Catalogue
+from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue
 from airflow_pgbackup.repository.evidence import MOST_BYTES
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
+
+_AHEAD = 32
 
 
 @dataclass
@@ -190,9 +193,12 @@ class ServerSets:
         for server, newest in self.newest_complete.items():
             absent = {one for one in dropped if one.server == server}
             since: list[datetime] = []
-            for one in self.listed[server]:
+            for number, one in enumerate(self.listed[server]):
                 if not absent:
                     break
+                if number and number % _AHEAD == 0:  # all sets, perhaps: one of them may never have been in any
+                    with request_threads(THREADS) as pool:
+                        list(pool.map(self._read, self.listed[server][number : number + _AHEAD]))
                 if one.started_at > newest.started_at or (content := self._read(one)) is None:
                     continue
                 members = {member.parsed_series for member in content.databases}

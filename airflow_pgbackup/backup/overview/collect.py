@@ -68,7 +68,9 @@ def overview(
     missing = {series: lack for content in newest.values() for series, lack in _missing_of(content, stored, notes)}
     dropped = sets.dropped(listed)
     unknown = len(notes)
-    kept, gone = sets.kept(), sets.gone_since(listed)  # which may read, and note, sets of long ago
+    # This may read, and note, all sets of a server.
+    gone = sets.gone_since([one for one in listed if targets.of(one).policy is not None])
+    kept = sets.kept()
 
     def judge(item: tuple[Series, list[Backup]]) -> SeriesStatus:
         cancel.check()

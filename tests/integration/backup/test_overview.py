@@ -12,6 +12,7 @@ import pytest
 from honest import manifest_of, write_backup
 from nights import NOW, fail, night
 
+from airflow_pgbackup.backup import set_retention
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, Target, Targets, overview, series_detail
 from airflow_pgbackup.backup.overview.model import LIMIT, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, RepositoryNotFound
@@ -19,6 +20,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.repository.set_files import read_listed_set
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -298,6 +300,25 @@ def test_no_more_than_ten_sets_are_searched_for_usable_backups(repository: Repos
     found = see(repository)
     assert [one.complete for one in found.sets] == [None]
     assert "the newest 10 complete backup sets of prod have backups that cannot be used" in found.notes[0]
+
+
+def test_sets_of_long_ago_are_read_only_for_a_retention_policy(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        night(repository, number, "app")
+    add(repository, "adopted", 9 * DAY, "archive-pass")  # which never was in a set
+    read: list[str] = []
+    monkeypatch.setattr(
+        set_retention,
+        "read_listed_set",
+        lambda repository, one, now: read.append(one.id) or read_listed_set(repository, one, now=now),
+    )
+    assert statuses(see(repository))["adopted"] == "dropped"
+    assert len(read) == 1
+    see(repository, Targets(Target(policy=Policy(keep_last=9))))
+    assert len(set(read)) == 40
+    assert len(read) == 41
 
 
 def test_an_empty_repository_and_none(repository: Repository, tmp_path: Path) -> None:
