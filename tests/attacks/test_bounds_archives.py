@@ -333,6 +333,21 @@ def test_a_script_with_too_many_names(monkeypatch: pytest.MonkeyPatch, name: str
         list(ScriptReader(io.BytesIO(text), ArchiveSummary()).blocks())
 
 
+def test_a_script_with_many_large_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no names: each takes 28 bytes."""
+    monkeypatch.setattr(script_reader, "MemoryLimit", functools.partial(MemoryLimit, max_bytes=1 << 16))
+
+    def read(count: int) -> int:
+        summary = ArchiveSummary()
+        opened = b"".join(b"SELECT pg_catalog.lo_open('%d', 131072);\n" % (16384 + n) for n in range(count))
+        list(ScriptReader(io.BytesIO(HEAD + opened + END), summary).blocks())
+        return summary.large_objects[0].count
+
+    assert read((1 << 16) // 28) == (1 << 16) // 28
+    with pytest.raises(NotProven, match="so many tables, roles and other objects"):
+        read((1 << 16) // 28 + 1)
+
+
 @pytest.mark.parametrize("statement", [b"GRANT ALL ON TABLE t TO r%d;\n", b"CREATE EXTENSION e%d;\n"])
 def test_a_script_with_too_many_requirements(monkeypatch: pytest.MonkeyPatch, statement: bytes) -> None:
     monkeypatch.setattr(script_scan, "MemoryLimit", functools.partial(MemoryLimit, max_bytes=MIB))

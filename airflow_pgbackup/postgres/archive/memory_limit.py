@@ -20,15 +20,16 @@ class MemoryLimit:
         self._what = what
         self._left = self._max = max_bytes
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, *, overhead: int = _OBJECT_OVERHEAD) -> None:
         """Count a text of `size` bytes that is held from now on.
 
+        :param overhead: bytes beside it.
         :raises NotProven: the limit is exceeded.
         """
-        self._left -= size + _OBJECT_OVERHEAD
+        self._left -= size + overhead
         if self._left < 0:
             raise NotProven(
                 f"{self._what} has so many tables, roles and other objects that their names take more than "
                 f"{self._max >> 20} MiB of memory",
-                hint="Restore the dump with psql to prove that it is sound, and dump in custom format from now on.",
+                hint="Restore the dump to prove that it is sound. For a plain dump, use the custom format from now on.",
             )

@@ -12,6 +12,7 @@ from airflow_pgbackup.postgres.archive.memory_limit import MemoryLimit
 from airflow_pgbackup.postgres.archive.script_headers import ScriptHeaderCheck
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptTrailerCheck
 from airflow_pgbackup.postgres.archive.summary import (
+    LARGE_OBJECT_SIZE,
     ArchiveSummary,
     LargeObjects,
     SequenceValue,
@@ -201,7 +202,7 @@ class ScriptReader:
         if self._large_objects is None:
             self._large_objects = LargeObjects(self._database)
             self._summary.large_objects.append(self._large_objects)
-        self._memory.take(0)
+        self._memory.take(LARGE_OBJECT_SIZE, overhead=0)
         oid, content = self._large_object
         self._large_objects.add(oid, content.size, content.digest())
         self._large_object = None
