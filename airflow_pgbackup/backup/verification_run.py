@@ -49,6 +49,8 @@ _UNPROVEN = {
     "of another version": "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
 }
 
+_COMPARE = "It restores. Restore it beside the source, and compare what the message names."
+
 
 @dataclass
 class VerificationRun:
@@ -198,7 +200,7 @@ class VerificationRun:
             wrong = [f"{each.kind} {each.name} {each.detail}" for each in found.differences]
             self._fail("restore", wrong, _HINTS["differences"])
         if found.unproven:
-            hint = next((hint for reason, hint in _UNPROVEN.items() if reason in found.unproven[0]), None)
+            hint = next((hint for reason, hint in _UNPROVEN.items() if reason in found.unproven[0]), _COMPARE)
             raise NotProven(found.unproven[0], hint=hint)
         self.checks.append(
             Check(

@@ -134,10 +134,15 @@ def _compare_database(
             result.unproven.append(f"{name}: {compared.detail}")
         elif compared.detail:
             result.notes.append(f"{name}: {compared.detail}")
-    advanced: list[str] | None = [] if reader.views_draw() else None
+    advanced: list[tuple[str, str]] = []
     for name, detail in compare_sequences(reader, archive, key, has_value=has_value, advanced=advanced):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
-    result.notes += [f"{prefix}{line}" for line in advanced or ()]
+    if advanced:
+        sure = reader.views_draw()
+        lines, why = (result.notes, "because") if sure else (result.unproven, "perhaps because")
+        lines += [
+            f"{prefix}sequence {name} {detail}, {why} a materialized view draws from it" for name, detail in advanced
+        ]
     for name, detail in compare_materialized_views(reader, archive, key):
         result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
     for oid, detail in compare_large_objects(reader, archive, key):

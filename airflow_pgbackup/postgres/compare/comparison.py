@@ -204,14 +204,14 @@ def compare_sequences(
     database: str | None,
     *,
     has_value: Callable[[str, str], bool] = lambda schema, name: False,
-    advanced: list[str] | None = None,
+    advanced: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield name and difference of each sequence whose value differs from the dumped one.
 
     :param has_value: returns whether the dump must have the value of a sequence, by schema and name. It is not asked
         about those of extensions, and unlogged ones, whose values pg_dump leaves out on a standby.
-    :param advanced: takes a line for each sequence whose value is greater than the dumped one, instead: materialized
-        views have drawn from it. None: that is a difference.
+    :param advanced: takes name and difference of each sequence whose value a refresh of a materialized view may have
+        drawn, instead.
     """
     dumped = {(value.schema, value.name): value for value in summary.sequences if value.database == database}
     relations = restored.relations()
@@ -223,14 +223,27 @@ def compare_sequences(
             continue
         if has_value(*key):
             yield f"{relation.schema}.{relation.name}", "has no value in the dump"
+    populated = any(relation.kind == "m" and relation.populated for relation in relations.values())
+    steps: dict[tuple[str, str], tuple[int, bool]] | None = None
     for value in restored.sequences(existing):
         wanted = dumped[value.schema, value.name]
         if (value.last_value, value.is_called) != (wanted.last_value, wanted.is_called):
-            name, detail = f"{value.schema}.{value.name}", _sequence_detail(value, wanted)
-            if advanced is not None and value.last_value > wanted.last_value and value.is_called:
-                advanced.append(f"sequence {name} {detail}, because a materialized view draws from it")
-            else:
-                yield name, detail
+            found = f"{value.schema}.{value.name}", _sequence_detail(value, wanted)
+            if populated and advanced is not None:
+                steps = restored.steps() if steps is None else steps
+                if _drawn(value, wanted, *steps[value.schema, value.name]):
+                    advanced.append(found)
+                    continue
+            yield found
+
+
+def _drawn(found: SequenceValue, expected: SequenceValue, increment: int, cycles: bool) -> bool:
+    """Return whether calls of nextval() can lead from the expected value to the one found."""
+    if not found.is_called:
+        return False
+    if not expected.is_called and found.last_value == expected.last_value:
+        return True
+    return cycles or (found.last_value > expected.last_value) == (increment > 0)
 
 
 def _sequence_detail(found: SequenceValue, expected: SequenceValue) -> str:

@@ -98,7 +98,23 @@ select n.nspname, c.relname, c.relkind::text,
 """
 
 _SEQUENCE = "select {}, last_value, is_called from {}"
-_DRAWING = "select exists (select from pg_catalog.pg_matviews where ispopulated and definition like '%nextval(%')"
+# Views that a materialized view with data reads, directly or through other views.
+_DRAWING = """
+with recursive reading (oid) as (
+  select oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
+  union
+  select v.oid from reading
+    join pg_catalog.pg_rewrite r on r.ev_class = reading.oid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+     and d.refclassid = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_class v on v.oid = d.refobjid and v.relkind in ('v', 'm')
+)
+select exists (select from reading where pg_catalog.pg_get_viewdef(oid) like '%nextval(%')
+"""
+_STEPS = """
+select n.nspname, c.relname, s.seqincrement, s.seqcycle from pg_catalog.pg_sequence s
+  join pg_catalog.pg_class c on c.oid = s.seqrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+"""
 _SEQUENCES = 100  # in a query
 
 # Pages of zeros may be missing, and an empty large object has no page.
@@ -306,8 +322,17 @@ class DatabaseReader:
                     schema, name = batch[number]
                     yield SequenceValue(schema, name, last_value, is_called)
 
+    def steps(self) -> dict[tuple[str, str], tuple[int, bool]]:
+        """Return the increment of each sequence, and whether it cycles, by schema and name."""
+        with self._connected() as session, self._interruptible(session, "reading the catalogs"):
+            rows: list[Any] = session.execute(_STEPS).fetchall()
+            return {(schema, name): (increment, cycles) for schema, name, increment, cycles in rows}
+
     def views_draw(self) -> bool:
-        """Return whether a materialized view with data names nextval(), so that a refresh changes a sequence."""
+        """Return whether a materialized view with data, or a view that it reads, names nextval().
+
+        A refresh changes a sequence then. Functions that it calls may do so as well.
+        """
         with self._connected() as session, self._interruptible(session, "reading materialized views"):
             row: Any = session.execute(_DRAWING).fetchone()
             return bool(row[0])

@@ -93,6 +93,9 @@ class Restored(DatabaseReader):
     def sequences(self, names: Sequence[tuple[str, str]]) -> Iterator[SequenceValue]:
         return (self._values[name] for name in names)
 
+    def steps(self) -> dict[tuple[str, str], tuple[int, bool]]:
+        return {key: (-1 if "down" in key[1] else 1, "cycling" in key[1]) for key in self._values}
+
     def large_objects(self) -> LargeObjects:
         return self._objects
 
@@ -323,14 +326,23 @@ def test_sequences_that_differ() -> None:
 
 
 def test_sequences_that_materialized_views_draw_from() -> None:
-    summary = ArchiveSummary(sequences=[sequence("drawn", 102), sequence("lost", 102), sequence("called", 9)])
-    values = [sequence("drawn", 104), sequence("lost", 3), sequence("called", 9, False)]
-    restored, advanced = Restored({}, sequences=values), list[str]()
-    assert [name for name, _ in compare_sequences(restored, summary, None, advanced=advanced)] == [
-        "public.lost",
-        "public.called",
+    dumped = [sequence("drawn", 102), sequence("lost", 102), sequence("called", 9), sequence("first", 1, False)]
+    dumped += [sequence("down", 5), sequence("down_lost", 5), sequence("cycling", 9)]
+    found = [sequence("drawn", 104), sequence("lost", 3), sequence("called", 9, False), sequence("first", 1)]
+    found += [sequence("down", 3), sequence("down_lost", 6), sequence("cycling", 2)]
+    summary = ArchiveSummary(sequences=dumped)
+    restored, advanced = Restored({"view": Table(kind="m")}, sequences=found), list[tuple[str, str]]()
+    differ = [name for name, _ in compare_sequences(restored, summary, None, advanced=advanced)]
+    assert differ == ["public.lost", "public.called", "public.down_lost"]
+    assert advanced == [
+        ("public.drawn", "has value 104, expected 102"),
+        ("public.first", "is_called is True, expected False"),
+        ("public.down", "has value 3, expected 5"),
+        ("public.cycling", "has value 2, expected 9"),
     ]
-    assert advanced == ["sequence public.drawn has value 104, expected 102, because a materialized view draws from it"]
+    restored, advanced = Restored({"view": Table(kind="m", populated=False)}, sequences=found), []
+    assert len(list(compare_sequences(restored, summary, None, advanced=advanced))) == len(found)
+    assert advanced == []
 
 
 def test_sequences_without_a_value_in_the_dump() -> None:
