@@ -21,8 +21,10 @@ _SETVAL = re.compile(rb"SELECT (?:pg_catalog\.)?setval\(")
 _SETVAL_VALUE = re.compile(rb", (-?\d{1,19}), (true|false)\);")
 _SET_CONFIG = re.compile(rb"SELECT pg_catalog\.set_config\('search_path', ")
 _MOST_OID = 2**32 - 1
-_LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\('?(\d{1,10})'?, ")
+# For an archive by pg_dump before 9.0, pg_restore creates the object there: StartRestoreLO in pg_backup_archiver.c.
+_LO_OPEN = re.compile(rb"SELECT (?:pg_catalog\.)?lo_open\((?:(?:pg_catalog\.)?lo_create\()?'?(\d{1,10})'?\)?, ")
 _LO_WRITE = re.compile(rb"SELECT (?:pg_catalog\.)?lowrite\(0, ")
+_ESCAPED_BYTEA = re.compile(rb"[^\\]*(?:\\(?:\\|[0-3][0-7]{2})[^\\]*)*")
 _SET_NAME = re.compile(rb"SET (?:SESSION )?search_path (?:=|TO) ", re.IGNORECASE)
 _SET_ENCODING = re.compile(rb"SET client_encoding (?:=|TO) '([^']*)';", re.IGNORECASE)
 _CONNECT = re.compile(
@@ -207,11 +209,18 @@ def large_object_written(text: bytes, decoder: NameDecoder) -> bytes | None:
         return None
     literal = _Cursor(text, match.end(), decoder).literal()
     if not literal.startswith(b"\\x"):
-        raise VerificationFailed("the data of a large object is not in hexadecimal, as in dumps by pg_dump before 9.0")
+        return _from_escape_format(literal, text)
     try:
         return bytes.fromhex(literal[2:].decode("ascii"))
     except ValueError:
         raise VerificationFailed(f"invalid hexadecimal data of a large object: {excerpt(text)}") from None
+
+
+def _from_escape_format(literal: bytes, text: bytes) -> bytes:
+    """Decode a bytea as pg_dump before 9.0 writes it."""
+    if not _ESCAPED_BYTEA.fullmatch(literal):
+        raise VerificationFailed(f"invalid data of a large object: {excerpt(text)}")
+    return re.sub(rb"\\(\\|...)", lambda match: match[1] if match[1] == b"\\" else bytes([int(match[1], 8)]), literal)
 
 
 def connected_name(argument: bytes) -> bytes:

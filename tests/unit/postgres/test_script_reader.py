@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 
@@ -140,6 +141,38 @@ def test_the_number_of_large_objects_is_compared_with_the_table_of_contents(list
 def test_large_object_data_without_lo_open_is_an_error() -> None:
     with pytest.raises(VerificationFailed, match="without its lo_open"):
         read("SELECT pg_catalog.lowrite(0, '\\x00');\n", None)
+
+
+CONTENT = bytes(range(256)) + b"a\\b'c"
+
+
+def escaped(data: bytes) -> str:
+    """Return what PQescapeBytea() of 8.4 makes of it without standard_conforming_strings."""
+    special = {ord("'"): "''", ord("\\"): "\\" * 4}
+    return "".join(special.get(byte, chr(byte) if 32 <= byte < 127 else f"\\\\{byte:03o}") for byte in data)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # pg_dump 8.4, and pg_restore 18 of an archive by 8.4
+        "SET standard_conforming_strings = off;\nSELECT lo_open(lo_create(16404), 131072);\n"
+        f"SELECT lowrite(0, '{escaped(CONTENT)}');\nSELECT lo_close(0);\n\n",
+        "SELECT pg_catalog.lo_open(pg_catalog.lo_create('16404'), 131072);\n"
+        f"SELECT pg_catalog.lowrite(0, '\\x{CONTENT.hex()}');\nSELECT pg_catalog.lo_close(0);\n\n",
+    ],
+    ids=["8.4", "18"],
+)
+def test_large_objects_of_old_versions(script: str) -> None:
+    (objects,) = read(script, None).large_objects
+    assert list(objects) == [(16404, len(CONTENT), hashlib.sha256(CONTENT).hexdigest()[:32])]
+
+
+@pytest.mark.parametrize("data", [r"a\\", r"\777", r"\x0", r"\12", r"a\b"])
+def test_invalid_data_of_a_large_object(data: str) -> None:
+    script = f"SELECT lo_open(lo_create(16404), 131072);\nSELECT lowrite(0, '{data}');\n"
+    with pytest.raises(VerificationFailed, match="data of a large object"):
+        read(script.replace(r"\\", "\\"), None)
 
 
 def test_the_encoding_of_each_database() -> None:
