@@ -182,6 +182,7 @@ class _Dump:
     labels: tuple[str, ...]
     context: RunContext
     limits: _Limits
+    without_passwords: bool = False  # which the user may not read
 
     def run(
         self,
@@ -313,7 +314,7 @@ class _Dump:
                     encrypted=recipients is not None,
                 ),
                 source_rows=written.source_rows,
-                left_out=written.left_out,
+                left_out=self._left_out(written),
                 labels=self.labels,
             )
             context.cancel.check()
@@ -364,7 +365,14 @@ class _Dump:
             )
             return replace(options, role=None)
         self.context.log(f"{connection.label}: this role may not read role passwords; dumping roles without them")
+        self.without_passwords = True
         return replace(options, no_role_passwords=True)
+
+    def _left_out(self, written: _Written) -> tuple[str, ...] | None:
+        left_out = written.left_out or ()
+        if not self.without_passwords or any(line.startswith("role passwords ") for line in left_out):
+            return written.left_out
+        return (*left_out, "role passwords (this role may not read them)")
 
     def _result(self, found: Evidence) -> dict[str, object]:
         self.context.on_backup(found.require_manifest())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
+from airflow_pgbackup.postgres.definitions.memberships import Membership, in_order_of_grantors
 
 _TABLESPACE = re.compile(r"(CREATE TABLESPACE .*) LOCATION E?'(?:[^']|'')*';\Z", re.DOTALL)
 _MEMBERSHIP = re.compile(
@@ -27,7 +28,11 @@ class ClusterGlobals:
         administered = {(m["role"], m["member"]) for m in memberships if "ADMIN" in m["options"]}
         grantors = {m["grantor"] for m in memberships if (m["role"], m["grantor"]) not in administered}
         self.bootstrap = unquoted(min(grantors)) if grantors else None
-        self.replacements: dict[bytes, bytes] = {}
+        granted = [statement for statement in statements if Membership.parse(statement)]
+        ordered = in_order_of_grantors(granted, free=[] if self.bootstrap is None else [self.bootstrap])
+        self.replacements: dict[bytes, bytes] = {
+            was.encode(): new.encode() for was, new in zip(granted, ordered, strict=True) if new != was
+        }
         for statement in statements:
             if match := _TABLESPACE.match(statement):
                 self.replacements[statement.encode()] = f"{match[1]} LOCATION '';".encode()

@@ -24,7 +24,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     warn_of_time_zone,
 )
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
-from airflow_pgbackup.backup.restore.plan import check_versions
+from airflow_pgbackup.backup.restore.plan import check_versions, major_version
 from airflow_pgbackup.backup.restore.preconditions import has_public_schema, require_empty
 from airflow_pgbackup.backup.restore.rename import rename_databases
 from airflow_pgbackup.backup.restore.request import (
@@ -96,7 +96,8 @@ class _ClusterRestore:
     def plan(self) -> list[str]:
         request, server, contents = self._request, self._server, self._loader.contents
         connection, label = request.target.connection, request.server_label
-        check_versions(contents.dumped_from, server, allow_older=request.target.allow_older_server, label=label)
+        dumped_from = contents.dumped_from or major_version(request.manifest.source.server_version)
+        check_versions(dumped_from, server, allow_older=request.target.allow_older_server, label=label)
         self._globals = request.plan_globals(contents.globals, server, connection)
         for number, section in enumerate(contents.sections):
             exists = section.database in _ALWAYS_EXIST or not section.creates

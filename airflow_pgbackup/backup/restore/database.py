@@ -26,7 +26,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     warn_of_time_zone,
 )
 from airflow_pgbackup.backup.restore.noted_transaction import noted_transaction
-from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy
+from airflow_pgbackup.backup.restore.plan import Loader, RestoreStrategy, check_versions, choose_strategy, major_version
 from airflow_pgbackup.backup.restore.preconditions import database_oids, require_replaceable
 from airflow_pgbackup.backup.restore.rename import (
     dated_name,
@@ -159,6 +159,8 @@ class _DatabaseRestore:
             self._maintenance = self._connect_elsewhere()
         if request.globals_from:
             repository, manifest = request.globals_from
+            of_roles = major_version(manifest.source.server_version)
+            check_versions(of_roles, server, allow_older=target.allow_older_server, label=request.server_label)
             with request.checked(repository, manifest) as checked:
                 statements = open_globals(request.run, checked)
             self._globals = request.plan_globals(statements, server, self._maintenance)

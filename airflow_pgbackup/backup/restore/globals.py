@@ -21,7 +21,9 @@ from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, quoted, unquoted
+from airflow_pgbackup.postgres.definitions.memberships import Membership, in_order_of_grantors
 from airflow_pgbackup.postgres.definitions.passed_on import PassedOnGrant, with_grantors
+from airflow_pgbackup.postgres.definitions.transaction_control import check_statements
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 _BOOTSTRAP_OID = 10  # BOOTSTRAP_SUPERUSERID
@@ -38,9 +40,6 @@ _CREATE_ROLE = re.compile(rf"CREATE ROLE ({IDENTIFIER});")
 _ABOUT_ROLE = re.compile(
     rf"(?:ALTER ROLE |COMMENT ON ROLE |SECURITY LABEL FOR {IDENTIFIER} ON ROLE )({IDENTIFIER})[ ;]"
 )
-_MEMBER = re.compile(
-    rf"GRANT (?P<role>{IDENTIFIER}) TO (?P<member>{IDENTIFIER})(?P<how> WITH .*?)?(?P<by> GRANTED BY ({IDENTIFIER}))?;"
-)
 _CREATE_TABLESPACE = re.compile(rf"CREATE TABLESPACE ({IDENTIFIER}) ")
 _ABOUT_TABLESPACE = re.compile(
     rf"(?:ALTER TABLESPACE |COMMENT ON TABLESPACE |SECURITY LABEL FOR {IDENTIFIER} ON TABLESPACE "
@@ -50,6 +49,7 @@ _PARAMETER = re.compile(
     rf"(?:GRANT|REVOKE) [A-Z, ]+ ON PARAMETER [^ ]+ (?:TO|FROM) ({IDENTIFIER})(?: WITH GRANT OPTION)?;"
 )
 _PASSWORD = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH [^']*?(PASSWORD '(?:[^']|'')*').*")
+_LOGIN = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH (?:[A-Z]+ )*LOGIN[ ;]")
 _SUPERUSER = re.compile(rf"ALTER ROLE {IDENTIFIER} WITH SUPERUSER ")
 _REFUSED = (
     "Connect as a superuser: a role with CREATEROLE may not set all attributes of a role, nor grant every membership. "
@@ -68,6 +68,7 @@ class GlobalsPlan:
     :ivar superusers: those of `created` that are superusers.
     :ivar tablespaces: tablespaces to create.
     :ivar existing_tablespaces: tablespaces that exist and are not changed.
+    :ivar without_password: those of `created` that may log in, if the dump has no password of any role.
     :ivar other_grantors: memberships whose grantor in the dump may not grant them on this server.
     """
 
@@ -77,6 +78,7 @@ class GlobalsPlan:
     tablespaces: list[str] = field(default_factory=list)
     existing_tablespaces: list[str] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
+    without_password: list[str] = field(default_factory=list)
     other_grantors: list[str] = field(default_factory=list)
     role_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
     tablespace_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
@@ -94,6 +96,8 @@ class GlobalsPlan:
                 found.append(f"existing {what}, not changed:  {', '.join(kept)}")
         if self.superusers:
             found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
+        if self.without_password:
+            found.append(f"roles without a password to create: {', '.join(self.without_password)}")
         if self.passwords:
             found.append(f"existing roles whose password is set to that of the backup: {', '.join(self.passwords)}")
         if self.other_grantors:
@@ -120,15 +124,16 @@ def plan_globals(
     :param tablespaces: False skips tablespaces.
     :param update_passwords: set the passwords of existing roles, except that of the connection's role.
     :param admins: roles of the server with their members that have the ADMIN option, see :func:`admin_members`.
+    :raises VerificationFailed: a statement would end the transaction in which the roles are created.
     """
+    check_statements(statements)
     plan = GlobalsPlan()
-    dumped = {
-        (unquoted(match["role"]), unquoted(match["member"]))
-        for match in filter(None, map(_MEMBER.fullmatch, statements))
-        if "ADMIN OPTION" in (match["how"] or "") or "ADMIN TRUE" in (match["how"] or "")
-    }
+    has_passwords = any(map(_PASSWORD.match, statements))
+    dumped = {(each.role, each.member) for each in filter(None, map(Membership.parse, statements)) if each.admin}
     # a membership between two existing roles is not granted, so the server's own state counts for it
     here = {*admins, *(pair for pair in dumped if set(pair) - server.roles)}
+    memberships: list[str] = []
+    others: list[str | PassedOnGrant] = []  # which may need a membership
     for found in with_grantors(statements):
         statement = found.statement if isinstance(found, PassedOnGrant) else found
         if statement.startswith(_SKIPPED):
@@ -144,42 +149,41 @@ def plan_globals(
                 plan.role_statements.append(statement)
                 if _SUPERUSER.match(statement):
                     plan.superusers.append(name)
+                if not has_passwords and _LOGIN.match(statement):
+                    plan.without_password.append(name)
             elif update_passwords and name != server.user and (password := _PASSWORD.fullmatch(statement)):
                 plan.passwords.append(name)
                 plan.role_statements.append(f"ALTER ROLE {password[1]} WITH {password[2]};")
-        elif match := _MEMBER.fullmatch(statement):
-            if {unquoted(match["role"]), unquoted(match["member"])} - server.roles:
-                plan.role_statements.append(_grant(match, here, bootstrap))
-                if (pair := _granting(match)) in dumped - here and pair[1] != bootstrap:
-                    plan.other_grantors.append(f"{unquoted(match['member'])} in {pair[0]}, granted by {pair[1]}")
+        elif membership := Membership.parse(statement):
+            if {membership.role, membership.member} - server.roles:
+                memberships.append(_grant(membership, here, bootstrap))
+                pair = membership.role, membership.grantor
+                if pair in dumped - here and pair[1] != bootstrap:
+                    plan.other_grantors.append(f"{membership.member} in {pair[0]}, granted by {pair[1]}")
         elif match := _PARAMETER.fullmatch(statement):
             if unquoted(match[1]) not in server.roles:
-                plan.role_statements.append(found)
+                others.append(found)
         elif match := _CREATE_TABLESPACE.match(statement):
             _add_tablespace(plan, unquoted(match[1]), statement, server, wanted=tablespaces)
         elif match := _ABOUT_TABLESPACE.match(statement):
             if tablespaces and unquoted(match[1]) not in server.tablespaces:
                 plan.tablespace_statements.append(found)
         else:
-            plan.role_statements.append(found)
+            others.append(found)
+    plan.role_statements += in_order_of_grantors(memberships, admins=admins, free=[bootstrap])
+    plan.role_statements += others
     return plan
 
 
-def _grant(match: re.Match[str], admins: set[tuple[str, str]], bootstrap: str) -> str:
+def _grant(membership: Membership, admins: set[tuple[str, str]], bootstrap: str) -> str:
     """Return a GRANT of a membership that this server accepts.
 
     Since PostgreSQL 16 the grantor must have the ADMIN option, unless it is the bootstrap superuser. A grantor in the
     dump without that option was the bootstrap superuser of the dumped server, whose name may differ here.
     """
-    pair = _granting(match)
-    if pair[1] in ("", bootstrap) or pair in admins:
-        return match[0]
-    return f"GRANT {match['role']} TO {match['member']}{match['how'] or ''};"
-
-
-def _granting(match: re.Match[str]) -> tuple[str, str]:
-    """Return the role of a membership and its grantor, '' if the dump does not name one."""
-    return unquoted(match["role"]), unquoted(match[5] or "")
+    if membership.grantor in ("", bootstrap) or (membership.role, membership.grantor) in admins:
+        return membership.statement
+    return membership.without_grantor
 
 
 def _add_tablespace(plan: GlobalsPlan, name: str, statement: str, server: ServerInfo, *, wanted: bool) -> None:

@@ -192,6 +192,11 @@ class RestoreRequest:
             apply_globals(connection, plan, self.run.say, self.run.warn)
         if kept := [name for name in plan.existing if name not in plan.passwords]:
             self.run.warn(f"existing roles were not changed: {', '.join(kept)}")
+        if plan.without_password:
+            self.run.warn(
+                "the backup has no role passwords; set those of the new roles that log in with one: "
+                + ", ".join(plan.without_password)
+            )
 
     def finish(self, params: ConnectionParams) -> DatabaseCounts:
         """Count the objects and rows of a restored database, and gather planner statistics."""

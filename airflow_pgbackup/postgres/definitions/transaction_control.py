@@ -56,6 +56,19 @@ def check_entries(entries: Iterable[TocEntry], *, standard_strings: bool, encodi
                 raise VerificationFailed(f"{entry.label} {error.message}") from None
 
 
+def check_statements(statements: Iterable[str]) -> None:
+    """Check that statements can run in a transaction that they do not begin or end.
+
+    :param statements: as the server gets them, with ``standard_conforming_strings`` on.
+    :raises VerificationFailed: one would end the transaction, or its SQL cannot be read.
+    """
+    for text in filter(_ANY_WORD.search, statements):
+        try:
+            _check(text, standard_strings=True)
+        except VerificationFailed as error:
+            raise VerificationFailed(f"the script of the roles {error.message}") from None
+
+
 def _check(text: str, standard_strings: bool) -> None:
     for each in server_statements(text, standard_strings=standard_strings):
         if _is_control(each.first) and not _ends_body(each):

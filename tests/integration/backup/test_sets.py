@@ -435,6 +435,8 @@ def test_role_passwords_are_left_out_only_where_they_cannot_be_read(
                 assert (b"PASSWORD 'SCRAM-SHA-256$" in stream.read()) == (user != "reader")
             said = [line for line in lines if "may not read role passwords; dumping roles without them" in line]
             assert len(said) == (user == "reader")
+            missing = "role passwords (this role may not read them)"
+            assert (missing in (load_manifest(here, reference).left_out or ())) == (user == "reader")
     finally:
         run_sql("DROP ROLE reader", "DROP ROLE someone")
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
+from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
 from airflow_pgbackup.backup.restore.globals import plan_globals
 from airflow_pgbackup.backup.restore.plan import check_needs, choose_strategy
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -364,3 +365,61 @@ def test_grantor_with_the_admin_option_on_this_server() -> None:
     plan = plan_globals(GRANTED_BY_B, target, bootstrap="boss", admins={("a", "b")})
     assert plan.role_statements == ["CREATE ROLE c;", "GRANT a TO c GRANTED BY b;"]
     assert not plan.other_grantors
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (  # as pg_dumpall 15 sorts them: by role and member
+            [
+                "GRANT readers TO bob GRANTED BY carol;",
+                "GRANT readers TO carol WITH ADMIN OPTION GRANTED BY dave;",
+                "GRANT readers TO dave WITH ADMIN OPTION GRANTED BY boss;",
+            ],
+            [
+                "GRANT readers TO dave WITH ADMIN OPTION GRANTED BY boss;",
+                "GRANT readers TO carol WITH ADMIN OPTION GRANTED BY dave;",
+                "GRANT readers TO bob GRANTED BY carol;",
+            ],
+        ),
+        (
+            [
+                "GRANT readers TO bob WITH ADMIN OPTION GRANTED BY carol;",
+                "GRANT readers TO carol WITH ADMIN OPTION GRANTED BY bob;",
+                "GRANT readers TO dave WITH ADMIN OPTION GRANTED BY dave;",
+            ],
+            [
+                "GRANT readers TO bob WITH ADMIN OPTION;",
+                "GRANT readers TO carol WITH ADMIN OPTION GRANTED BY bob;",
+                "GRANT readers TO dave WITH ADMIN OPTION;",
+            ],
+        ),
+    ],
+)
+def test_a_membership_follows_that_of_its_grantor(given: list[str], expected: list[str]) -> None:
+    plan = plan_globals(given, server(roles={"boss"}), bootstrap="boss")
+    assert plan.role_statements == expected
+    replaced = ClusterGlobals(["CREATE ROLE boss;", *given]).replacements
+    assert [replaced.get(each.encode(), each.encode()).decode() for each in given] == expected
+
+
+def test_new_roles_that_log_in_without_a_password() -> None:
+    statements = [
+        "CREATE ROLE a;",
+        "ALTER ROLE a WITH NOSUPERUSER NOLOGIN NOREPLICATION;",
+        "CREATE ROLE b;",
+        "ALTER ROLE b WITH NOSUPERUSER LOGIN NOREPLICATION CONNECTION LIMIT 5;",
+        "CREATE ROLE here;",
+        "ALTER ROLE here WITH LOGIN;",
+    ]
+    assert plan_globals(statements, server(roles={"here"}), bootstrap="boss").without_password == ["b"]
+    statements[-1] = "ALTER ROLE here WITH LOGIN PASSWORD 'SCRAM-SHA-256$x';"
+    assert not plan_globals(statements, server(roles={"here"}), bootstrap="boss").without_password
+
+
+@pytest.mark.parametrize("forged", ["COMMIT;", "/* */ rollback;", "COMMENT ON ROLE a IS 'x'; END;"])
+def test_globals_that_end_their_transaction_are_refused(forged: str) -> None:
+    with pytest.raises(VerificationFailed, match="which pg_dump never writes"):
+        plan_globals(["CREATE ROLE a;", forged], server(), bootstrap="boss")
+    fine = ["COMMENT ON ROLE a IS 'commit; it''s the end';", 'CREATE ROLE "end";']
+    assert plan_globals(fine, server(), bootstrap="boss").role_statements
