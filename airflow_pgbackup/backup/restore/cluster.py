@@ -2,7 +2,7 @@
 
 pg_dumpall's script creates the databases under their names, one after the other. Here each is created under a temporary
 name, and one transaction renames all of them at the end: if the last one fails, none of them exists. Databases that
-every server has are restored in place, one after the other; what they got stays.
+initdb creates are restored in place, one after the other; what they got stays.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
 
-# initdb creates them, and pg_dumpall's script restores into them.
-_ALWAYS_EXIST = ("postgres", "template1")
+# initdb creates them, and pg_dumpall's script restores into them. Some services drop postgres.
+_MAYBE_EXIST = ("postgres", "template1")
 
 _GLOBALS_CREATED = "its roles and tablespaces were created"
 
@@ -68,7 +68,7 @@ def restore_cluster(request: RestoreRequest) -> RestoreOutcome:
 class _Part:
     """One database of the script.
 
-    :ivar existing: its connection, if every server has the database.
+    :ivar existing: its connection, if the server has the database already.
     """
 
     number: int
@@ -90,6 +90,7 @@ class _ClusterRestore:
         self._loader = loader
         self._globals = GlobalsPlan()
         self._parts: list[_Part] = []
+        self._maintenance = request.target.connection
         self._changes: list[tuple[ConnectionParams, DatabaseProperties]] = []
         self._in_place: list[str] = []
 
@@ -100,7 +101,7 @@ class _ClusterRestore:
         check_versions(dumped_from, server, allow_older=request.target.allow_older_server, label=label)
         self._globals = request.plan_globals(contents.globals, server, connection)
         for number, section in enumerate(contents.sections):
-            exists = section.database in _ALWAYS_EXIST or not section.creates
+            exists = section.database in server.databases if section.database in _MAYBE_EXIST else not section.creates
             existing = connection.with_database(section.database) if exists else None
             if existing and section.properties.changes():
                 self._changes.append((existing, section.properties))
@@ -111,6 +112,8 @@ class _ClusterRestore:
             if part.single_transaction:
                 part.section.check_single_transaction()
         self._check_databases()
+        if self._parts:
+            self._maintenance = request.target.maintenance_of_cluster(self._run.cancel)
         needs = self._loader.needs
         needs.roles |= {owner for section in contents.sections if (owner := section.properties.owner) is not None}
         request.check_needs(needs, server, self._globals)
@@ -165,7 +168,7 @@ class _ClusterRestore:
             warn_of_time_zone(run, request.target.connection, request.manifest.source.time_zone)
         parts = {part.number: part for part in self._parts}
         renames: list[tuple[str, str]] = []
-        maintenance = request.target.maintenance(run.cancel)
+        maintenance = self._maintenance
         with (
             state_in_errors(f"{_GLOBALS_CREATED}, but none of its databases", run.say) as state,
             TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,

@@ -122,18 +122,30 @@ class RestoreTarget:
             hint=f"Set {parameter('maintenance_database')} to a database that this user can connect to.",
         )
 
+    def maintenance_of_cluster(self, cancel: Cancel | None = None) -> ConnectionParams:
+        """Return a database to connect to while the databases of a cluster are created and renamed.
+
+        Only if there is no other one, it is that of the connection, which need not be the target.
+
+        :raises ConnectError: no connection to any of them.
+        """
+        others = [name for name in _MAINTENANCE if name != self.database]
+        names = [self.maintenance_database] if self.maintenance_database else [*others, self.database]
+        hint = f"Set {parameter('maintenance_database')} to a database that this user can connect to."
+        return _first_reachable(self.connection, names, cancel, hint=hint)
+
 
 def connect_for_cluster(
     connection: ConnectionParams, database: str | None = None, cancel: Cancel | None = None
 ) -> ConnectionParams:
     """Return a database of a server for the restore of a cluster, which creates its databases itself.
 
-    :param database: this one; None tries ``postgres``, then ``template1``.
+    :param database: this one; None tries ``postgres``, that of the connection, and ``template1``.
     :raises ConnectError: no connection to any of them.
     """
-    return _first_reachable(
-        connection, [database] if database else _MAINTENANCE, cancel, hint="Name a database that this user can use."
-    )
+    first, *others = _MAINTENANCE
+    names = [database] if database else [first, *filter(None, [connection.dbname]), *others]
+    return _first_reachable(connection, names, cancel, hint="Name a database that this user can use.")
 
 
 def _first_reachable(

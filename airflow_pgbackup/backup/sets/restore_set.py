@@ -196,6 +196,7 @@ class _SetRestore:
                 target=RestoreTarget(
                     connection=self._connection.with_database(planned.name),
                     mode=planned.mode,
+                    maintenance_database=self._connection.dbname if planned.name != self._connection.dbname else None,
                     with_properties=planned.mode == "into_empty",
                     allow_older_server=self._target.allow_older_server,
                 ),

@@ -31,8 +31,8 @@ MAX_NAME = 63  # bytes, NAMEDATALEN - 1
 NAMED = 5
 _THREADS = 8
 
-# initdb creates them, so every server has them.
-_ALWAYS_EXIST = ("postgres", "template1")
+# initdb creates them, so most servers have them.
+_FILLED = ("postgres", "template1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +209,11 @@ def plan_databases(
         database = connection.with_database(name)
         if ours and not ours.begun:
             mode = None
-        elif name in _ALWAYS_EXIST and (_is_empty(database, cancel) or (ours and _is_restored(database, ours, cancel))):
+        elif name not in markers:
+            pass  # the server lacks it
+        elif name in _FILLED and (_is_empty(database, cancel) or (ours and _is_restored(database, ours, cancel))):
             mode = "into_empty"  # which finds a restore that is complete
-        elif name in markers:
+        else:
             taken.append(name)
         planned.append(PlannedDatabase(member, reference, name, mode, seed))
     if taken:
