@@ -55,6 +55,17 @@ select distinct pg_catalog.split_part(setting, '=', 1)
  order by 1
 """
 
+# pg_dumpall skips tablespaces by this expression (dumpTablespaces).
+_TABLESPACES: LiteralString = """
+select spcname, spcowner <> 10, spcoptions is not null, spcacl is not null,
+       pg_catalog.shobj_description(oid, 'pg_tablespace') is not null, false
+  from pg_catalog.pg_tablespace
+ where spcname operator(pg_catalog.~) '^pg_'
+ order by spcname
+"""
+
+_NEVER = "pg_dumpall never dumps them"
+
 
 @dataclass(frozen=True)
 class Omission:
@@ -71,7 +82,7 @@ def find_omissions(connection: ConnectionParams, options: DumpAllOptions) -> lis
     """Query what pg_dumpall with these options will leave out although no option says so.
 
     Databases that accept no connections or whose DROP was interrupted; without ``clean``, what was set for the
-    databases ``postgres`` and ``template1``; ALTER ROLE ALL SET.
+    databases ``postgres`` and ``template1``; ALTER ROLE ALL SET; what was set for ``pg_default`` and ``pg_global``.
 
     :raises ConnectError: the server is unreachable, or a query failed.
     """
@@ -81,6 +92,7 @@ def find_omissions(connection: ConnectionParams, options: DumpAllOptions) -> lis
     databases: list[tuple[Any, ...]] = []
     properties: list[tuple[Any, ...]] = []
     settings: list[tuple[Any, ...]] = []
+    tablespaces: list[tuple[Any, ...]] = []
     with connection.open_session() as session:
         try:
             if whole:
@@ -89,6 +101,8 @@ def find_omissions(connection: ConnectionParams, options: DumpAllOptions) -> lis
                 properties = session.execute(_PROPERTIES, [excluded]).fetchall()
             if not (options.tablespaces_only or data_only):
                 settings = session.execute(_ALL_ROLES).fetchall()
+            if not (options.roles_only or options.no_tablespaces or data_only):
+                tablespaces = session.execute(_TABLESPACES).fetchall()
         except psycopg.errors.InvalidRegularExpression:
             return []  # pg_dumpall will report the pattern
         except psycopg.Error as error:
@@ -103,7 +117,10 @@ def find_omissions(connection: ConnectionParams, options: DumpAllOptions) -> lis
             found.append(Omission(f"{', '.join(kinds)} of database {name}", hint))
     if settings:
         names = ", ".join(encodable(name) for (name,) in settings)
-        found.append(Omission(f"settings of ALTER ROLE ALL ({names})", "pg_dumpall never dumps them"))
+        found.append(Omission(f"settings of ALTER ROLE ALL ({names})", _NEVER))
+    for name, *different in tablespaces:
+        if kinds := _kinds(different, options):
+            found.append(Omission(f"{', '.join(kinds)} of tablespace {name}", _NEVER))
     return found
 
 

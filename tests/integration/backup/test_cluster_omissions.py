@@ -21,7 +21,9 @@ PROPERTIES = [
     "owner, settings, comment of database postgres",
     "settings, privileges, connection limit of database template1",
 ]
+TABLESPACES = ["settings of tablespace pg_default", "privileges, comment of tablespace pg_global"]
 SETTINGS = ["settings of ALTER ROLE ALL (statement_timeout, work_mem)"]
+NEVER = [*SETTINGS, *TABLESPACES]
 
 
 @pytest.fixture(scope="module", params=[16, 18])
@@ -41,6 +43,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
             "grant create on database template1 to grp",
             "alter role all set work_mem = '13MB'",
             "alter role all set statement_timeout = '1h'",
+            "alter tablespace pg_default set (random_page_cost = 1.1)",
+            "grant create on tablespace pg_global to grp",
+            "comment on tablespace pg_global is 'x'",
         ):
             session.execute(sql.SQL(statement))
         yield server
@@ -63,19 +68,19 @@ def dumped(server: PostgresServer, repository: Repository, **options: Any) -> tu
 
 def test_what_pg_dumpall_leaves_out_is_logged_and_listed(server: PostgresServer, here: Repository) -> None:
     left_out, warnings, script = dumped(server, here)
-    assert left_out == [*DATABASES, *PROPERTIES, *SETTINGS]
+    assert left_out == [*DATABASES, *PROPERTIES, *NEVER]
     hint = "; dump with clean=True, if_exists=True to include them"
     assert warnings == [
         *(f"warning: left out: {line}" for line in DATABASES),
         *(f"warning: left out: {line}{hint}" for line in PROPERTIES),
-        f"warning: left out: {SETTINGS[0]}; pg_dumpall never dumps them",
+        *(f"warning: left out: {line}; pg_dumpall never dumps them" for line in NEVER),
     ]
     assert not any(text in script for text in ("closed", "broken", "11MB", "12MB", "13MB", "'mine'"))
 
 
 def test_clean_includes_the_properties(server: PostgresServer, here: Repository) -> None:
     left_out, _, script = dumped(server, here, clean=True, if_exists=True)
-    assert left_out == [*DATABASES, *SETTINGS]
+    assert left_out == [*DATABASES, *NEVER]
     assert not any(text in script for text in ("closed", "broken", "13MB"))
     for text in (
         "11MB",
@@ -91,14 +96,20 @@ def test_clean_includes_the_properties(server: PostgresServer, here: Repository)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"globals_only": True}, SETTINGS),
+        ({"globals_only": True}, NEVER),
         ({"roles_only": True}, SETTINGS),
-        ({"tablespaces_only": True}, []),
+        ({"tablespaces_only": True}, TABLESPACES),
+        ({"globals_only": True, "no_tablespaces": True}, SETTINGS),
         ({"data_only": True}, DATABASES),
-        ({"exclude_databases": ["clos*", "template1"]}, [DATABASES[0], PROPERTIES[0], *SETTINGS]),
+        ({"exclude_databases": ["clos*", "template1"]}, [DATABASES[0], PROPERTIES[0], *NEVER]),
         (
             {"no_privileges": True, "no_comments": True, "exclude_databases": ["broken", "closed"]},
-            ["owner, settings of database postgres", "settings, connection limit of database template1", *SETTINGS],
+            [
+                "owner, settings of database postgres",
+                "settings, connection limit of database template1",
+                *SETTINGS,
+                TABLESPACES[0],
+            ],
         ),
     ],
 )
