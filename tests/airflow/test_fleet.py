@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,13 @@ def test_the_settings_reach_the_tasks() -> None:
                     "dump": {"exclude_table_data": ["public.log"], "compress": "gzip", "recipients": [RECIPIENT]},
                     "tags": ["team-crm"],
                     "drill": {"schedule": "@weekly", "queue": "rehearsals", "scratch_conn_id": "pg_scratch"},
-                    "freshness": {"schedule": "@hourly", "max_age": "26h", "exclude": ["crm/old_*"]},
+                    "freshness": {
+                        "schedule": "@hourly",
+                        "max_age": "26h",
+                        "exclude": ["crm/old_*"],
+                        "allow_drop": ["public.job_queue"],
+                        "max_drop": 0.5,
+                    },
                 }
             }
         }
@@ -280,6 +287,10 @@ def test_the_settings_reach_the_tasks() -> None:
     fresh: Any = dags["pgbackup_crm_freshness"].task_dict["fresh"]
     assert (fresh.max_age.total_seconds(), fresh.exclude) == (26 * 3600, ["crm/old_*"])
     assert fresh.minimum_level == "restore"
+    assert (fresh.allow_drop, fresh.max_drop) == (["public.job_queue"], 0.5)
+    assert "`public.job_queue`" in str(dags["pgbackup_crm_freshness"].doc_md)
+    # A check that hangs would keep all later ones from running, and would never fail.
+    assert dags["pgbackup_crm_freshness"].dagrun_timeout == timedelta(hours=1)
     schedules: list[Any] = [dag.schedule for dag in dags.values()]
     assert schedules[0] is None
     assert [each.timezone for each in schedules[1:]] == ["Europe/Berlin"] * 2

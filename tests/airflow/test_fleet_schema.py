@@ -136,6 +136,10 @@ servers:
         ({"deadline": timedelta(hours=-1)}, "deadline: not longer than zero; write 36h, 30d or 8w"),
         ({"retention": {"keep_within": "0d"}}, "retention.keep_within: not longer than zero"),
         ({"freshness": {"max_age": "0h", "schedule": "@daily"}}, "freshness.max_age: not longer than zero"),
+        (
+            {"freshness": {"max_drop": 90, "schedule": "@daily", "max_age": "1d"}},
+            "freshness.max_drop: must be less than",
+        ),
         ({"deadline": 6}, "deadline: not a time span; write 36h, 30d or 8w"),
         ({"dump": {"jobs": 4}}, "dump: jobs=4 and format='custom' cannot be combined"),
         ({"dump": {"repository": "s3://xx/y"}}, "dump.repository: belongs beside dump, not in it"),

@@ -19,6 +19,9 @@ from airflow_pgbackup.postgres.sql.patterns import exact_name, pattern_regexes
 from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 
 RETRY_DELAY = timedelta(minutes=10)
+CHECK_TIMEOUT = timedelta(hours=1)
+"""Of a freshness check with its retries. One that hangs, as on a hard mount, would never fail, and would keep all later
+ones from running."""
 
 
 def server_dags(name: str, server: Server, source: str) -> Iterator[DAG]:
@@ -111,7 +114,8 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
     assert freshness is not None  # noqa: S101
     # A database that is named must have a backup; patterns match what has one.
     named = _names(server.databases, server.exclude)
-    with _dag(f"{name}_freshness", server, freshness.schedule, describe_freshness(name, server, source)) as dag:
+    doc_md = describe_freshness(name, server, source)
+    with _dag(f"{name}_freshness", server, freshness.schedule, doc_md, dagrun_timeout=CHECK_TIMEOUT) as dag:
         PgBackupFreshnessSensor(
             task_id="fresh",
             repository=str(server.repository),
@@ -120,6 +124,8 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             databases=named,
             scopes=["globals"] if named else [],
             exclude=freshness.exclude,
+            allow_drop=freshness.allow_drop,
+            max_drop=freshness.max_drop,
             sets=True,
             max_age=freshness.max_age,
             minimum_level=server.level,

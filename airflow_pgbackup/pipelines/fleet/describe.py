@@ -63,6 +63,7 @@ def describe_freshness(name: str, server: Server, source: str) -> str:
         "repository": _repository(server.repository, server.aws_conn_id),
         "greatest age": _span(freshness.max_age),
         "ignored": codes(freshness.exclude),
+        "may become empty": codes(freshness.allow_drop),
         **_alerts(server),
     }
     return (

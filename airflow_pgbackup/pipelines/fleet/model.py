@@ -194,6 +194,15 @@ class Freshness(Part):
     exclude: list[Name] = Field(
         default=[], description="series to ignore, like crm/old_app of a database that was dropped, with * and ?"
     )
+    allow_drop: list[Name] = Field(
+        default=[], description="tables that may become empty, like public.job_queue, with * and ?"
+    )
+    max_drop: float | None = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="the share by which size and rows may not fall below those before; null: compare nothing",
+    )
 
 
 class Alerts(Part):
