@@ -18,7 +18,9 @@ from airflow_pgbackup.wording import parameter
 
 # A backslash can be the second byte of a character in all others, such as SJIS.
 _SAFE_ENCODINGS = re.compile(
-    r"UTF8|SQL_ASCII|LATIN\d+|ISO_8859_\d|KOI8[RU]|WIN(?:866|874|125\d)|EUC_\w+|MULE_INTERNAL", re.ASCII
+    r"UTF8|SQL_ASCII|LATIN\d+|ISO_8859_\d|KOI8[RU]|WIN(?:866|874|125\d)|EUC_\w+|MULE_INTERNAL"
+    r"|UNICODE|KOI8|WIN|ALT|TCVN",  # as pg_dump before 8.4 calls some of them
+    re.ASCII,
 )
 
 

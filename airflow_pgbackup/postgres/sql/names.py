@@ -35,7 +35,18 @@ _CONNECT = re.compile(
 )
 _ASCII = b"azAZ09._"
 # PostgreSQL's names of encodings that Python spells differently; codecs.lookup() knows the others.
-_CODECS = {"SQL_ASCII": "utf-8", "UNICODE": "utf-8", "KOI8R": "koi8_r", "KOI8U": "koi8_u", "UHC": "cp949"}
+_CODECS = {
+    "SQL_ASCII": "utf-8",
+    "KOI8R": "koi8_r",
+    "KOI8U": "koi8_u",
+    "UHC": "cp949",
+    # Their names in pg_dump before 8.4; pg_restore prints those of today.
+    "UNICODE": "utf-8",
+    "KOI8": "koi8_r",
+    "WIN": "cp1251",
+    "ALT": "cp866",
+    "TCVN": "cp1258",
+}
 
 
 class NameDecoder:

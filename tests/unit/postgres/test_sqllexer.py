@@ -524,3 +524,18 @@ def test_what_psql_does_not_end_cannot_be_followed_by_rows_or_other_settings() -
         with pytest.raises(VerificationFailed, match=r"does not find the end of .CREATE FUNCTION public\.begin"):
             lex("SET client_encoding = 'UTF8';\n" + BEGIN + text)
     assert lex(BEGIN + "SET standard_conforming_strings = on;")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("UNICODE", "UTF8"), ("KOI8", "KOI8R"), ("WIN", "WIN1251"), ("ALT", "WIN866"), ("TCVN", "WIN1258")],
+)
+def test_old_names_of_encodings(old: str, new: str) -> None:
+    """An archive has the old name, and what pg_restore prints the new one: the texts of both are compared."""
+    data = bytes(range(0x80, 0x100)) if new != "UTF8" else "клиенты".encode()
+    texts = []
+    for encoding in (old, new):
+        decoder = NameDecoder()
+        decoder.use(encoding)
+        texts.append(decoder.text(data))
+    assert texts[0] == texts[1]
