@@ -26,6 +26,7 @@ def with_found_options(manifest: Manifest, definitions: Definitions) -> Manifest
         found |= {
             "clean": style.drops,
             "if_exists": style.drops and style.if_exists,
-            "no_owner": not style.owners,
+            "no_owner": not style.owners and not definitions.as_owners,
+            "use_set_session_authorization": definitions.as_owners,
         }
     return replace(manifest, options={**manifest.options, **{name: True for name, is_so in found.items() if is_so}})

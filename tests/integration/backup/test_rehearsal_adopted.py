@@ -84,6 +84,19 @@ def test_the_options_of_an_adopted_dump_are_found_in_it(options: list[str], prov
     assert proven(*options)["verified"] == "restore"
 
 
+def test_a_dump_in_which_the_owners_create_the_objects(here: Repository, tmp_path: Path) -> None:
+    made = tmp_path / "made.sql"
+    # Only the role postgres of an adopted dump may create objects anywhere.
+    with PostgresServer(postgres_bin_dir(18), superuser="postgres") as server:
+        with server.params.connect() as session:
+            session.execute("create schema s create table film (id int) create view films as select from film")
+        with client_environment(server.params) as env:
+            arguments = [f"--file={made}", "--use-set-session-authorization"]
+            subprocess.run([postgres_bin_dir(18) / "pg_dump", *arguments], env=env, check=True)
+    done: Any = adopt(repository=here, sources=[made], server="old", database="made")
+    assert verify(reference=done["adopted"][0], repository=here, level="restore")["verified"] == "restore"
+
+
 @pytest.mark.parametrize("format", ["custom", "plain"])
 def test_a_dump_with_backslashes_written_twice(format: str, proven: Proven) -> None:
     """A plain dump lacks the setting of its database, but its strings are written by it."""
