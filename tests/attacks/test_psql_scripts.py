@@ -29,7 +29,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions.script_scan import scan_script
 from airflow_pgbackup.postgres.psql.guarded import guarded
 from airflow_pgbackup.postgres.psql.script_filter import sessions
-from airflow_pgbackup.postgres.server.sandbox import find_bwrap
+from airflow_pgbackup.postgres.server.sandbox import find_bwraps
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.sql.string_settings import StringSettings
 from airflow_pgbackup.postgres.tools.client_choice import choose_psql
@@ -162,8 +162,7 @@ def test_variables_hold_no_secret(build: Build, attacked: Attacked, target: Targ
 
 @pytest.mark.parametrize("may", [True, False])
 def test_the_kernel_refuses_processes_inside_a_sandbox_too(may: bool) -> None:
-    bwrap = find_bwrap()
-    assert bwrap
+    bwrap = find_bwraps()[0]
     within = [bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--unshare-pid", "--"]
     argv = ["sh", "-c", "/bin/true && echo started"]
     with ToolProcess(argv, env={"PATH": os.defpath}, within=within, may_start_processes=may) as process:
@@ -342,7 +341,7 @@ def test_a_rehearsal_of_a_cluster_runs_no_hidden_command(
 
 
 def uncontained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_pgbackup.postgres.server.sandbox.find_bwrap", lambda: None)
+    monkeypatch.setattr("airflow_pgbackup.postgres.server.sandbox.find_bwraps", list)
 
 
 # -- without a guard

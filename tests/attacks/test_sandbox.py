@@ -163,7 +163,7 @@ def test_a_process_in_a_session_of_its_own_ends_with_the_server() -> None:
 
 
 def test_the_same_without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "find_bwrap", lambda: None)
+    monkeypatch.setattr(sandbox, "find_bwraps", list)
     word = f"linger-{os.getpid()}-outside"
     with PostgresServer(postgres_bin_dir(18), contained=True) as server:
         assert server.sandbox is None
@@ -326,6 +326,19 @@ def test_a_dump_that_runs_a_command_runs_it_inside(
     assert processes_with(word) == []
 
 
+def test_an_old_bwrap_on_the_path_gives_way_to_that_of_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "bin" / "bwrap"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'bwrap: Unknown option --disable-userns' >&2; exit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    assert sandbox.find_bwraps()[0] == str(old)
+    made = sandbox.make_sandbox(postgres_bin_dir(18), tmp_path)
+    assert str(old) not in made.command(postgres_bin_dir(18))
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_without_a_sandbox_it_is_reported_as_uncontained_or_does_not_run(
     broken: bool,
@@ -335,7 +348,7 @@ def test_without_a_sandbox_it_is_reported_as_uncontained_or_does_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """bubblewrap is missing, or does not work, as in a container without the rights for it."""
-    monkeypatch.setattr(sandbox, "find_bwrap", lambda: "/bin/false" if broken else None)
+    monkeypatch.setattr(sandbox, "find_bwraps", lambda: ["/bin/false"] if broken else [])
     reference = dump_database(
         connection=fresh_database(server18, None, "create table t (a int)"),
         server="s",

@@ -15,7 +15,7 @@ import psycopg
 
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.server.sandbox import find_bwrap
+from airflow_pgbackup.postgres.server.sandbox import find_bwraps
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.open import open_repository
@@ -41,7 +41,7 @@ def test_sigterm_of_the_kubelet_ends_a_dump(
     }
     reading, writing = os.pipe()
     container = [
-        find_bwrap() or "bwrap",
+        *find_bwraps()[:1],
         "--unshare-pid",
         "--as-pid-1",
         "--bind",

