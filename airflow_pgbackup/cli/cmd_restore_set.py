@@ -23,6 +23,7 @@ def run(session: Session) -> None:
         databases=arguments.database,
         with_globals=not arguments.no_globals,
         update_passwords=arguments.update_passwords,
+        no_tablespaces=arguments.no_tablespaces,
         jobs=arguments.jobs,
         jobs_per_database=arguments.jobs_per_database,
         allow_older_server=arguments.allow_older_server,

@@ -290,6 +290,7 @@ COMMANDS = (
             action="store_true",
             help="set the passwords of existing roles to those of the backup (default: do not change them)",
         ),
+        argument("--no-tablespaces", action="store_true", help="put everything into the default tablespace"),
         argument("--jobs", "-j", type=int, default=2, metavar="N", help="databases at the same time (default: 2)"),
         IDENTITY,
         argument("--jobs-per-database", type=int, default=1, metavar="N", help="processes of pg_restore (default: 1)"),

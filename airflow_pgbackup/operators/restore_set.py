@@ -36,6 +36,7 @@ class PgRestoreSetOperator(PgBackupOperator):
     :param with_globals: restore the roles and tablespaces first; those that exist are reported and not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
         connection's own user.
+    :param no_tablespaces: create no tablespaces, and put everything into the default one.
     :param parallel_databases: databases to restore at the same time.
     :param jobs: processes of pg_restore for each new database.
     :param allow_older_server: restore dumps of a newer major version of PostgreSQL, which may fail.
@@ -46,7 +47,8 @@ class PgRestoreSetOperator(PgBackupOperator):
 
     template_fields = (
         "repository", "server", "set_id", "aws_conn_id", "identity_conn_id", "postgres_conn_id", "prefix", "databases",
-        "with_globals", "update_passwords", "parallel_databases", "jobs", "allow_older_server", "analyze", "plan_only",
+        "with_globals", "update_passwords", "no_tablespaces", "parallel_databases", "jobs", "allow_older_server",
+        "analyze", "plan_only",
     )  # fmt: skip
 
     template_fields_renderers: ClassVar[dict[str, str]] = {"databases": "json"}
@@ -64,6 +66,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         databases: Sequence[str] = (),
         with_globals: bool | str = True,
         update_passwords: bool | str = False,
+        no_tablespaces: bool | str = False,
         parallel_databases: int | str = 2,
         jobs: int | str = 1,
         allow_older_server: bool | str = False,
@@ -83,6 +86,7 @@ class PgRestoreSetOperator(PgBackupOperator):
         self.databases = databases
         self.with_globals = with_globals
         self.update_passwords = update_passwords
+        self.no_tablespaces = no_tablespaces
         self.parallel_databases = parallel_databases
         self.jobs = jobs
         self.allow_older_server = allow_older_server
@@ -102,6 +106,7 @@ class PgRestoreSetOperator(PgBackupOperator):
             **with_lists({"databases": self.databases}),
             with_globals=is_true("with_globals", self.with_globals),
             update_passwords=is_true("update_passwords", self.update_passwords),
+            no_tablespaces=is_true("no_tablespaces", self.no_tablespaces),
             jobs=whole_number("parallel_databases", self.parallel_databases, 1),
             jobs_per_database=whole_number("jobs", self.jobs, 1),
             allow_older_server=is_true("allow_older_server", self.allow_older_server),

@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.definitions.memberships import Membership, in_ord
 from airflow_pgbackup.postgres.definitions.passed_on import PassedOnGrant, with_grantors
 from airflow_pgbackup.postgres.definitions.transaction_control import check_statements
 from airflow_pgbackup.postgres.sql.anybytes import encoded
+from airflow_pgbackup.wording import parameter
 
 _BOOTSTRAP_OID = 10  # BOOTSTRAP_SUPERUSERID
 
@@ -265,6 +266,11 @@ def _run(connection: Session, statement: str | PassedOnGrant, state: str, warn: 
     except psycopg.Error as error:
         head = _SECRET.sub("'…'", _text(statement))[:120]
         hint = _REFUSED if isinstance(error, psycopg.errors.InsufficientPrivilege) else hint_for(str(error))
+        if isinstance(error, psycopg.errors.UndefinedFile):
+            hint = (
+                "Make the directory on the server, owned by the server's system user, or restore with "
+                f"{parameter('no_tablespaces', True)}: everything is then put into the default tablespace."
+            )
         raise RestoreError(
             f"cannot restore global objects: {server_message(error)}, in: {head}; {state}", hint=hint
         ) from None

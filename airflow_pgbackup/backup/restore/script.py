@@ -192,7 +192,9 @@ def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, 
     :raises VerificationFailed: the script is incomplete, or contains what pg_dump never writes.
     :raises ClientError, ConfigurationError: this machine has no psql that can run it safely.
     """
-    given = set(options.describe()) - _ALLOWED | ({"jobs"} if (options.jobs or 1) > 1 else set())
+    # A restore creates the tablespaces of a script itself, see GlobalsPlan; those of its objects are in the script.
+    ignored = _ALLOWED | ({"no_tablespaces"} if checked.manifest.series.scope else set())
+    given = set(options.describe()) - ignored | ({"jobs"} if (options.jobs or 1) > 1 else set())
     if given:
         raise OptionError(
             f"{', '.join(map(parameter, sorted(given)))} cannot be used with a plain dump, which psql restores "

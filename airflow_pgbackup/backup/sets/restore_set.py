@@ -145,6 +145,7 @@ class _SetRestore:
                 allow_older_server=self._target.allow_older_server,
                 update_passwords=self._target.update_passwords,
             ),
+            options=RestoreOptions(no_tablespaces=self._target.no_tablespaces),
             dry_run=dry_run,
             context=replace(context, seed=None),
         )
@@ -200,7 +201,7 @@ class _SetRestore:
                     with_properties=planned.mode == "into_empty",
                     allow_older_server=self._target.allow_older_server,
                 ),
-                options=RestoreOptions(jobs=self._jobs_of(planned)),
+                options=RestoreOptions(jobs=self._jobs_of(planned), no_tablespaces=self._target.no_tablespaces),
                 analyze=self._analyze,
                 context=replace(context, log=log, seed=planned.seed),
             )

@@ -45,6 +45,7 @@ class SetTarget:
     :param with_globals: restore the roles and tablespaces first; those that exist are not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the
         connection's role.
+    :param no_tablespaces: create no tablespaces, and put everything into the default one.
     :param jobs: databases to restore at the same time.
     :param jobs_per_database: of pg_restore.
     :param allow_older_server: restore into an older major version than the dumps', which PostgreSQL does not support.
@@ -55,6 +56,7 @@ class SetTarget:
     databases: Sequence[str] = ()
     with_globals: bool = True
     update_passwords: bool = False
+    no_tablespaces: bool = False
     jobs: int = 2
     jobs_per_database: int = 1
     allow_older_server: bool = False

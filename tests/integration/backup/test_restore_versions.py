@@ -394,6 +394,15 @@ def test_roles_are_restored_all_or_none(cluster: PostgresServer, tmp_path: Path)
         assert value(server.params, "select count(*) from pg_roles where rolname in ('leader', 'app_owner')") == 0
 
 
+def test_a_tablespace_without_its_directory(server18: PostgresServer) -> None:
+    statements = ["CREATE TABLESPACE fast LOCATION '/no/such/directory';"]
+    with server18.params.connect() as session:
+        plan = plan_globals(statements, ServerInfo.read(session, "the server"), bootstrap=server18.superuser)
+        with pytest.raises(RestoreError, match='directory "/no/such/directory" does not exist') as failed:
+            apply_globals(session, plan, lambda line: None, lambda line: None)
+    assert "no_tablespaces=True" in str(failed.value.hint)
+
+
 def test_a_tablespace_gets_its_name_with_its_grants(server18: PostgresServer) -> None:
     """What CREATE TABLESPACE has made stays, whatever comes after it, and an existing tablespace is not changed."""
     statements = [
