@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ from airflow_pgbackup.backup.throttle import Throttled
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.encryption.streams import encrypted
-from airflow_pgbackup.errors import ArchiveVersionError, Canceled, ToolError, VerificationFailed
+from airflow_pgbackup.errors import ArchiveVersionError, Canceled, NotProven, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.directory_format import check_directory, member_of
 from airflow_pgbackup.postgres.archive.tar_format import TOC
-from airflow_pgbackup.postgres.archive.toc import read_toc
+from airflow_pgbackup.postgres.archive.toc import parse_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -241,9 +242,9 @@ class DumpOutput:
         # with exit status 0.
         try:
             with (directory / TOC).open("rb") as toc:
-                entries = read_toc(toc, what=TOC)[0].entries
+                entries = parse_toc(toc, what=TOC, keep=attrgetter("file"), limited=False).entries
             check_directory(directory, entries, stop.check)
-        except ArchiveVersionError as error:
+        except (ArchiveVersionError, NotProven) as error:  # a limit of our readers must not end a dump
             self.context.log(f"warning: {error.message}: only {self.tool} {self.client.version_text} has checked it")
 
     def _read_directory(self, directory: Path, stop: Cancel) -> None:

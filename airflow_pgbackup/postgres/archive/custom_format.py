@@ -39,6 +39,7 @@ class CustomArchive:
     :param source: read forward only.
     :param what: names the archive in errors.
     :param keep: as for :func:`.read_toc`.
+    :param limited: as for :func:`.read_toc`.
     :param toc: the table of contents, where it was parsed before; `source` is then positioned behind it.
     :raises VerificationFailed: not an archive in custom format; by every method: it is truncated or damaged.
     :ivar head: the bytes of the header and the table of contents; nothing if it was parsed before.
@@ -52,9 +53,10 @@ class CustomArchive:
         what: str,
         chunk_size: int = 1 << 17,
         keep: Keep | None = None,
+        limited: bool = True,
         toc: Toc | None = None,
     ) -> None:
-        self.toc, read = (toc, b"") if toc else read_toc(source, what=what, keep=keep)
+        self.toc, read = (toc, b"") if toc else read_toc(source, what=what, keep=keep, limited=limited)
         self.what = what
         self.head = read[: self.toc.size]
         self.window = Window(source, chunk_size, held=b"" if toc else read[self.toc.size :], offset=self.toc.size)

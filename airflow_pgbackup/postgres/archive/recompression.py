@@ -92,7 +92,7 @@ def _ready(part: bytes | Future[bytes]) -> Iterator[bytes]:
 
 
 def _archive(source: Readable, codec: Codec, method: str, level: int) -> Iterator[bytes | Future[bytes]]:
-    archive = CustomArchive(source, what="pg_dump's output", keep=attrgetter("has_data"))
+    archive = CustomArchive(source, what="pg_dump's output", keep=attrgetter("has_data"), limited=False)
     yield from _head(archive, method, level)
     expected = ExpectedBlocks(archive.toc.entries)
     archive.release()

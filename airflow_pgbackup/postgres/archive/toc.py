@@ -131,29 +131,30 @@ def concerns_data(entry: TocEntry) -> bool:
     return entry.has_data or entry.file is not None or entry.kind in _OF_DATA
 
 
-def read_toc(source: Readable, *, what: str, keep: Keep | None = None) -> tuple[Toc, bytes]:
+def read_toc(source: Readable, *, what: str, keep: Keep | None = None, limited: bool = True) -> tuple[Toc, bytes]:
     """Parse the header and the entries.
 
     :param source: positioned at the header.
     :param what: names the file in errors, ``toc.dat``.
     :param keep: by default all entries.
+    :param limited: False for what a pg_dump writes that this process runs: the limits are for files of others.
     :return: the table of contents, and all bytes that were read, which may extend beyond it.
     :raises VerificationFailed: not a table of contents, or truncated or damaged.
     :raises NotProven: larger than :data:`.toc_bytes.MAX_BYTES`, or more entries than :data:`MAX_ENTRIES`.
     :raises ArchiveVersionError: a version that is not supported.
     """
-    reader = _TocReader(source, what)
+    reader = _TocReader(source, what, limited=limited)
     toc = reader.head()
     toc.entries.extend(filter(keep, reader.entries()) if keep else reader.entries())
     return replace(toc, size=reader.position), reader.taken()
 
 
-def parse_toc(source: Readable, *, what: str, keep: Keep | None = None) -> Toc:
+def parse_toc(source: Readable, *, what: str, keep: Keep | None = None, limited: bool = True) -> Toc:
     """Parse the header and the entries, and hold none of the bytes, whatever is read beyond them.
 
-    :param source, what, keep: as for :func:`read_toc`, whose errors it raises.
+    :param source, what, keep, limited: as for :func:`read_toc`, whose errors it raises.
     """
-    reader = _TocReader(source, what, hold=False)
+    reader = _TocReader(source, what, hold=False, limited=limited)
     toc = reader.head()
     toc.entries.extend(filter(keep, reader.entries()) if keep else reader.entries())
     return replace(toc, size=reader.position)
@@ -185,8 +186,8 @@ def unknown_version(head: bytes, what: str) -> ArchiveVersionError | None:
 class _TocReader(TocBytes):
     """Parses the header, then the entries."""
 
-    def __init__(self, source: Readable, what: str, *, hold: bool = True) -> None:
-        super().__init__(source, what, hold=hold)
+    def __init__(self, source: Readable, what: str, *, hold: bool = True, limited: bool = True) -> None:
+        super().__init__(source, what, hold=hold, limited=limited)
         self._version = (0, 0)
         self._extra: int | None = None
         self._left = 0
@@ -227,7 +228,7 @@ class _TocReader(TocBytes):
     def entries(self) -> Iterator[TocEntry]:
         """Parse the entries, after the header."""
         for number in range(self._left):
-            if number >= MAX_ENTRIES:
+            if self._limited and number >= MAX_ENTRIES:
                 self._too_large(f"{MAX_ENTRIES:,} entries")
             yield self._entry()
 

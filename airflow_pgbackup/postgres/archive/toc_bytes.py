@@ -22,12 +22,14 @@ class TocBytes:
     :param source: positioned at the header.
     :param what: names the file in errors.
     :param hold: hold all bytes that were read, for :meth:`taken`.
+    :param limited: read at most :data:`MAX_BYTES`.
     """
 
-    def __init__(self, source: Readable, what: str, *, hold: bool) -> None:
+    def __init__(self, source: Readable, what: str, *, hold: bool, limited: bool) -> None:
         self._source = source
         self._what = what
         self._hold = hold
+        self._limited = limited
         self._buffer = bytearray()
         self._base = 0  # offset of the buffer in the source
         self._next = 0  # the position in the buffer
@@ -65,7 +67,7 @@ class TocBytes:
                     raise VerificationFailed(f"{self._what} is empty")
                 raise VerificationFailed(f"{self._what} is truncated inside its table of contents, after {size} bytes")
             self._buffer += more
-            if size + len(more) > MAX_BYTES:
+            if self._limited and size + len(more) > MAX_BYTES:
                 self._too_large(f"{MAX_BYTES:,} bytes")
 
     def _int(self) -> int:

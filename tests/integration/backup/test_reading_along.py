@@ -26,6 +26,7 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import BackupNotFound, Canceled, RepositoryError, ToolError
+from airflow_pgbackup.postgres.archive import toc, toc_bytes
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -209,6 +210,22 @@ def test_a_reader_that_cannot_read_says_nothing_about_the_dump(
     assert reference["verified"] is None
     assert load_manifest(here, reference).id == reference["id"]
     assert any("was not verified while it was dumped" in line for line in said)
+    assert verify(reference=reference, repository=here)["verified"] == "archive"
+
+
+@pytest.mark.parametrize("format", ["custom", "directory"])
+def test_a_limit_of_the_reader_does_not_end_the_dump(
+    format: str, here: Repository, database: ConnectionParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits are for files of others: pg_dump has written more entries, and has held them all in memory."""
+    said: list[str] = []
+    with monkeypatch.context() as limits:
+        limits.setattr(toc, "MAX_ENTRIES", 3)
+        limits.setattr(toc_bytes, "MAX_BYTES", 1000)
+        reference = dump_along(database, here, RunContext(log=said.append), **FORMATS[format])
+        assert reference["verified"] is None
+        assert any("was not verified while it was dumped: the table of contents of" in line for line in said), said
+    assert not any("has checked it" in line for line in said), said
     assert verify(reference=reference, repository=here)["verified"] == "archive"
 
 
