@@ -64,7 +64,7 @@ class ServerSets:
         :param stored_by: ignore files of sets that were stored after this.
         :param all_servers: also list the sets of servers without any backup.
         :param limit: bytes of the files of a backup, see :func:`.read_evidence`.
-        :param most_sets: read the backups of no more complete sets of a server than this.
+        :param most_sets: read the backups of no more complete sets of a server than this; 0: only find the newest.
         """
         there = {(backup.series, backup.id) for backup in catalogue.backups}
         known = catalogue.by_series()
@@ -95,6 +95,8 @@ class ServerSets:
                 if content is None or content.status != "complete":
                     continue
                 found.newest_complete.setdefault(server, content)
+                if most_sets == 0:
+                    break
                 if not (content.members and all_exist(content.members)):
                     continue
                 if read == most_sets:

@@ -100,7 +100,7 @@ def test_alerts_are_complete_and_name_labels_that_they_have(printed: dict[str, d
         (first, *_) = _METRIC.findall(rule["expr"])
         for label in re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])):
             assert label in printed[first[0]], rule["alert"]
-        assert re.search(r"(<|>|==) ?\d|^absent\(|< 0\.5 ", rule["expr"]), "a threshold"
+        assert re.search(r"(<|>|==) ?\d|^absent\(|< 0\.5 |^group by .* unless on ", rule["expr"]), "a threshold"
 
 
 def test_the_dashboard_has_what_grafana_needs() -> None:

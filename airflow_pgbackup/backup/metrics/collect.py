@@ -20,6 +20,7 @@ from airflow_pgbackup.backup.metrics.exposition import Family
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_freshness import judge_sets
 from airflow_pgbackup.backup.set_members import GONE, SetMembers
+from airflow_pgbackup.backup.set_retention import ServerSets
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -35,6 +36,8 @@ _HELP = {
     "pgbackup_repository_size_bytes": "Size of all artifacts in the repository.",
     "pgbackup_backups": "Number of backups of the series by state, as file names show it.",
     "pgbackup_series_size_bytes": "Size of all artifacts of the series.",
+    "pgbackup_series_dropped": "1 if the database was not on its server any more when the newest complete backup set "
+    "was made, otherwise 0.",
     "pgbackup_newest_backup_timestamp_seconds": "When the newest backup started, in any state.",
     "pgbackup_newest_backup_state": "1 for the state of the newest backup, 0 for the other states.",
     "pgbackup_verified_backup_timestamp_seconds": "When the newest backup verified at this level or a higher one "
@@ -65,7 +68,8 @@ def metrics(*, repository: Repository, now: datetime | None = None) -> list[Fami
     :raises RepositoryError: the repository could not be read, which says nothing about the backups.
     """
     now = now or datetime.now(timezone.utc)
-    listed = read_catalogue(repository).by_series()
+    catalogue = read_catalogue(repository)
+    listed = catalogue.by_series()
     samples: _Samples = [
         ("pgbackup_repository_listed_timestamp_seconds", {}, _unix(now)),
         ("pgbackup_repository_backups", {}, sum(map(len, listed.values()))),
@@ -75,6 +79,9 @@ def metrics(*, repository: Repository, now: datetime | None = None) -> list[Fami
         of_series = list(pool.map(lambda item: _of_series(repository, item[0], item[1], now), listed.items()))
     for each, _ in of_series:
         samples += each
+    sets = ServerSets.of(repository, catalogue, now, lambda line: None, complete=True, most_sets=0)
+    dropped = sets.dropped(listed)
+    samples += [("pgbackup_series_dropped", _labels(one), int(one in dropped)) for one in listed]
     proven = (one for _, read in of_series for one in read)
     samples += _of_sets(repository, SetMembers(repository, now=now, proven=proven), now)
     families = {name: Family(name, help) for name, help in _HELP.items()}
@@ -87,8 +94,7 @@ def _of_series(
     repository: Repository, series: Series, listed: Sequence[Backup], now: datetime
 ) -> tuple[_Samples, list[Backup]]:
     """Return the samples of a series, and the backups that were read for them."""
-    # The folder names the series exactly; the other two are for people, and two names may look the same in them.
-    labels = {"series": series.path, "server": series.server, "database": series.database or f"@{series.kind}"}
+    labels = _labels(series)
     reader = SeriesReader(repository, now)
     past = [one for one in listed if one.started_at <= now + SKEW]
     by_state = Counter(one.state for one in listed)
@@ -116,6 +122,11 @@ def _of_series(
     if rehearsal and rehearsal.restore_seconds is not None:
         samples.append(("pgbackup_rehearsal_restore_duration_seconds", labels, rehearsal.restore_seconds))
     return samples, reader.proven
+
+
+def _labels(series: Series) -> dict[str, str]:
+    # The folder names the series exactly; the other two are for people, and two names may look the same in them.
+    return {"series": series.path, "server": series.server, "database": series.database or f"@{series.kind}"}
 
 
 def _of_verified(evidence: Evidence | None, labels: dict[str, str]) -> _Samples:

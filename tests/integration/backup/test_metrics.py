@@ -243,6 +243,16 @@ def test_a_set_with_a_failed_backup_is_not_the_newest_complete_one(here: Reposit
     assert value("pgbackup_complete_set_unusable_backups", server="prod") == 1
 
 
+def test_dropped_databases_are_marked(here: Repository) -> None:
+    night(here, 3, "app", "old")
+    night(here, 1, "app")
+    night(here, 0, "app", missing=("new",))
+    write_backup(here, Series("other", "app"), TONIGHT)
+    value = found(here, TONIGHT)
+    marks = {name: value("pgbackup_series_dropped", series=name) for name in ("prod/app", "prod/old", "other/app")}
+    assert marks == {"prod/app": 0, "prod/old": 1, "other/app": 0}
+
+
 def test_without_a_set_that_can_be_used_its_time_is_0(here: Repository) -> None:
     fail(here, night(here, 0, "app").databases[0])
     assert found(here, TONIGHT)("pgbackup_complete_set_timestamp_seconds", server="prod") == 0
