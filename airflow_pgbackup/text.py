@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -35,6 +35,18 @@ def printing(log: Callable[[str], object]) -> Callable[[str], None]:
         log(printable(line))
 
     return say
+
+
+def first_of(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the first names, for a message, and how many more there are: ``a, b and 3 more``."""
+    more = len(names) - most
+    return separator.join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def first_problem(problems: Sequence[str]) -> str:
+    """Return the first problem, and how many more there are: ``film.dat is missing (and 3 more)``."""
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more:,} more)" if more > 0 else "")
 
 
 def printable_json(text: str) -> str:

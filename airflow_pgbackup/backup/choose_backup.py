@@ -29,6 +29,7 @@ from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each,
 from airflow_pgbackup.repository.layout import LEVELS, SCOPES, SPECIAL_FOLDERS, Series, check_level, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import command
 
 LATEST = "latest"
@@ -179,10 +180,9 @@ def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> 
     if not found:
         raise _unknown(wanted, listed, selector)
     if len(found) > 1:
-        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
         raise ConfigurationError(
             f"{len(found)} backups of {wanted} begin with {selector}",
-            hint=f"Write more of the id: {_ids(found)}{more}.",
+            hint=f"Write more of the id: {first_of([backup.id for backup in found], _MOST_NAMED)}.",
         )
     return found[0].series, found[0].id
 

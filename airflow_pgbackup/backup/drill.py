@@ -14,7 +14,7 @@ from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_each
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.text import first_of, printing
 from airflow_pgbackup.wording import command
 
 NAMED = 5
@@ -73,10 +73,9 @@ def _nothing(repository: Repository, server: str | None, unusable: dict[Series, 
             f"{repository.uri} has no backups{of_server} to rehearse",
             hint=f"Check the repository and the server's name. {command('list')} shows the backups.",
         )
-    names = "; ".join([f"{series} ({why})" for series, why in unusable.items()][:NAMED])
-    more = f" and {len(unusable) - NAMED} more" if len(unusable) > NAMED else ""
+    names = first_of([f"{series} ({why})" for series, why in unusable.items()], NAMED, "; ")
     return BackupNotFound(
-        f"no backup{of_server} in {repository.uri} can be rehearsed: {names}{more}",
+        f"no backup{of_server} in {repository.uri} can be rehearsed: {names}",
         hint="Find out why the newest backups failed, and dump again.",
     )
 

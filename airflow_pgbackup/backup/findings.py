@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.text import first_of
 
 ERROR, WARNING = "error", "warning"
 
@@ -73,5 +74,4 @@ class Findings:
 
 def named(objects: Sequence[str]) -> str:
     """Return the first objects of a list for a message: ``a, b, c and 4 more``."""
-    more = len(objects) - _SHOWN
-    return ", ".join(objects[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_of(objects, _SHOWN)

@@ -14,6 +14,7 @@ from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
+from airflow_pgbackup.text import first_of
 
 MOST_READ = 10
 """How many older complete sets of a server are searched for one whose backups can all be used."""
@@ -118,8 +119,7 @@ def _complete(repository: Repository, sets: list[ListedSet], now: datetime, note
             yield found
             continue
         absent = ["globals"] * bool(found.globals_missing) + [each.database for each in found.missing]
-        more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
-        notes.append(f"backup set {found.id} is partial: missing {', '.join(absent[:_NAMED])}{more}")
+        notes.append(f"backup set {found.id} is partial: missing {first_of(absent, _NAMED)}")
 
 
 def _whole(older: Iterator[BackupSet], unusable: list[tuple[SetMember, str]], members: SetMembers) -> BackupSet | None:

@@ -17,6 +17,7 @@ from airflow_pgbackup.encryption.header import with_checked_header
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import NotProven, VerificationFailed
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import identity
 
 SUFFIX = ".age"
@@ -91,9 +92,8 @@ def require_identities(identities: Identities, what: str, recipients: Sequence[s
 
 
 def _hint(recipients: Sequence[str]) -> str:
-    shown = ", ".join(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…" for text in recipients[:_MOST_SHOWN])
-    more = f" and {len(recipients) - _MOST_SHOWN} more" if len(recipients) > _MOST_SHOWN else ""
-    of = f"one of its recipients ({shown}{more})" if recipients else "one of the manifest's recipients"
+    shown = [text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…" for text in recipients]
+    of = f"one of its recipients ({first_of(shown, _MOST_SHOWN)})" if recipients else "one of the manifest's recipients"
     return f"Give the secret key of {of} {identity()}."
 
 

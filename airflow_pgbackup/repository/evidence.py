@@ -32,6 +32,7 @@ from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, REPOSITORY
 from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
+from airflow_pgbackup.text import first_problem
 
 MOST_VERIFICATIONS = 200
 """The newest verifications of a backup that are read: four years of weekly ones. Older ones are ignored."""
@@ -299,4 +300,4 @@ def missing_files(manifest: Manifest, entries: Mapping[str, Entry]) -> str | Non
             wrong.append(f"{path} is missing")
         elif entry.size != file.size:
             wrong.append(f"{path} has {entry.size} bytes, expected {file.size}")
-    return f"{wrong[0]} (and {len(wrong) - 1} more)" if len(wrong) > 1 else wrong[0] if wrong else None
+    return first_problem(wrong) if wrong else None

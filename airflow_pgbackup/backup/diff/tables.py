@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, NotComp
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.text import first_of
 
 _ORDER = (DROPPED, ADDED, CHANGED)
 _LEAVE_OUT_ROWS = (
@@ -98,9 +99,10 @@ def compare_tables(
         unknown = _unknown(there, before, after)
         for id, tables in zip(ids, unknown, strict=True):
             if tables:
-                names = ", ".join(sorted(".".join(filter(None, table)) for table in tables)[:_NAMED])
-                more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
-                skipped.append(NotCompared(f"{names}{more}", f"may exist in {id}, which leaves out rows of tables"))
+                names = sorted(".".join(filter(None, table)) for table in tables)
+                skipped.append(
+                    NotCompared(first_of(names, _NAMED), f"may exist in {id}, which leaves out rows of tables")
+                )
         there = [tables - unknown[0] - unknown[1] for tables in there]
     changes = []
     for table in there[0] | there[1]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 
 _MOST_NAMED = 3
@@ -23,12 +24,11 @@ def check_servers(servers: Mapping[Series, Sequence[tuple[str, str]]], findings:
         if changes < len(newest):
             continue
         named = sorted(newest.items(), key=lambda item: item[1], reverse=True)
-        text = ", ".join(f"{identifier} (newest backup {id})" for identifier, id in named[:_MOST_NAMED])
-        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        text = first_of([f"{identifier} (newest backup {id})" for identifier, id in named], _MOST_NAMED)
         findings.warning(
             "servers",
             series.path,
-            f"backups of servers with different system identifiers alternate: {text}{more}",
+            f"backups of servers with different system identifiers alternate: {text}",
             "If two servers write this series, retention and freshness mix their backups: give each server its own "
             f"repository, prefix or {parameter('server')}. If you went back to a server after a migration, ignore this "
             "until prune has deleted its earlier backups.",

@@ -16,6 +16,7 @@ from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.set_files import ListedSet, group_sets, read_set_file
 from airflow_pgbackup.repository.set_layout import SetName
+from airflow_pgbackup.text import first_of
 
 _MOST_NAMED = 3
 
@@ -76,12 +77,10 @@ def _check_members(
     names = [f"{member.series}/{member.id}" for member in members]
     missing = [name for name in names if not _exists(repository, name, folders)]
     if missing:
-        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
         findings.warning(
             "set_member",
             key,
-            f"names {len(missing)} of {len(members)} backups that do not exist: "
-            f"{', '.join(missing[:_MOST_NAMED])}{more}",
+            f"names {len(missing)} of {len(members)} backups that do not exist: {first_of(missing, _MOST_NAMED)}",
             "Restore an older set, or dump the server again: restore-set cannot restore these databases.",
         )
 

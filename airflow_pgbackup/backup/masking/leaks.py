@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.masking.leak_queries import HIDDEN, RELATIONS, STAT
 from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
-from airflow_pgbackup.text import printable
+from airflow_pgbackup.text import first_of, printable
 
 if TYPE_CHECKING:
     import psycopg
@@ -103,9 +103,8 @@ def _require_all_rows(connection: psycopg.Connection[Any]) -> None:
     """Refuse to search less than all rows: policies filter tables, and hide their statistics, without an error."""
     connection.execute("SET LOCAL row_security = off")
     if tables := [name for (name,) in connection.execute(HIDDEN)]:
-        more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
         raise ConfigurationError(
-            f"policies hide rows of {', '.join(tables[:_NAMED])}{more} from the search for unmasked values",
+            f"policies hide rows of {first_of(tables, _NAMED)} from the search for unmasked values",
             hint=f"Run ALTER ROLE {connection.info.user} BYPASSRLS, or connect as a role that has it.",
         )
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
 from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.text import first_of
 
 STATUSES = {
     "no backup": "its server's newest backup set names the database, or the fleet its server, and there is no backup",
@@ -224,9 +225,8 @@ def sentence(series: Sequence[SeriesStatus], now: datetime, *, empty: int = 0) -
     point = f"less than {span(timedelta(seconds=spans.pop()))} old" if len(spans) == 1 else "within their targets"
     text = f"{len(fine)} of {counted(len(counting), 'database')} can be restored to a point {point}"
     if danger:
-        names = ", ".join(f"{one.server}/{one.database} ({_brief(one, now)})" for one in danger[:_NAMED])
-        more = f" and {len(danger) - _NAMED} more" if len(danger) > _NAMED else ""
-        text += f"; {len(danger)} cannot: {names}{more}"
+        names = [f"{one.server}/{one.database} ({_brief(one, now)})" for one in danger]
+        text += f"; {len(danger)} cannot: {first_of(names, _NAMED)}"
     if empty:
         text += f". {counted(empty, 'repository has', 'repositories have')} no backup"
     return text + "."

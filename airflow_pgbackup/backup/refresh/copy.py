@@ -36,6 +36,7 @@ from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, run_checks
 from airflow_pgbackup.backup.subset import TableCount
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.text import first_problem
 
 _NAMED = 5
 _LOCK = "SELECT pg_catalog.pg_try_advisory_lock(737261, pg_catalog.hashtext(%s))"
@@ -205,8 +206,7 @@ class RefreshedCopy:
             else:
                 run.warn(line)
         if problems:
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise RestoreError(f"{problems[0]}{more}", hint="Check the data of the backup, or correct the check.")
+            raise RestoreError(first_problem(problems), hint="Check the data of the backup, or correct the check.")
 
     def _select_rows(self, new: ConnectionParams) -> None:
         if subset := self._loader.subset:

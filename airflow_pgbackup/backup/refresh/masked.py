@@ -21,6 +21,7 @@ from airflow_pgbackup.errors import MaskingError, ToolError
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.text import first_of
 
 _CONSTRAINTS = frozenset({"CONSTRAINT", "INDEX", "FK CONSTRAINT"})
 _MOST_LEAKS = 20
@@ -121,10 +122,9 @@ class MaskedLoad:
         columns = {(each.column.schema, each.column.table) for each in sampled_columns(self._masking)}
         tables = [f"{name_text(schema)}.{name_text(name)}" for schema, name in sorted(columns & self._inserted)]
         if tables:
-            more = f" and {len(tables) - _NAMED} more" if len(tables) > _NAMED else ""
             raise MaskingError(
                 [
-                    f"no values of {', '.join(tables[:_NAMED])}{more} can be searched for, as the backup has their "
+                    f"no values of {first_of(tables, _NAMED)} can be searched for, as the backup has their "
                     "rows as INSERT statements; dump without inserts, or set leak_check: {samples: 0}"
                 ]
             )

@@ -25,6 +25,7 @@ from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.text import first_problem
 
 _LOCK_TIMEOUT = 300_000  # milliseconds
 
@@ -92,9 +93,8 @@ class Reapplied:
         :raises RestoreError: the server refused a statement about an object that exists.
         """
         if self.failed:
-            more = f" (and {len(self.failed) - 1} more)" if len(self.failed) > 1 else ""
             raise RestoreError(
-                f"cannot re-apply an owner or grant of {database}: {self.failed[0]}{more}",
+                f"cannot re-apply an owner or grant of {database}: {first_problem(self.failed)}",
                 hint="Give the user of the connection the missing privilege, such as membership in the role that owns "
                 "the object, or change that owner or grant in the database.",
             )

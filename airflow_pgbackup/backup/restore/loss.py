@@ -10,6 +10,7 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS
+from airflow_pgbackup.text import first_of
 
 _NAMED = 5
 _REPLACING = ("replace", "into_existing")
@@ -68,8 +69,7 @@ def describe_loss(run: RestoreContext, evidence: Evidence, target: RestoreTarget
     if tables is None:
         return lines
     if new := sorted(".".join(key) for key in found.keys() - tables.keys()):
-        more = f" and {len(new) - _NAMED:,} more" if len(new) > _NAMED else ""
-        lines.append(f"not in the backup: {counted(len(new), 'table')}: {', '.join(new[:_NAMED])}{more}")
+        lines.append(f"not in the backup: {counted(len(new), 'table')}: {first_of(new, _NAMED)}")
     gained = {key: rows - tables[key] for key, rows in found.items() if key in tables and rows > tables[key]}
     for key in sorted(gained, key=lambda key: -gained[key])[:_NAMED]:
         lines.append(f"{'.'.join(key)}: about {counted(found[key], 'row')}, {tables[key]:,} in the backup")

@@ -12,7 +12,10 @@ from airflow_pgbackup.backup.databases.user_objects import user_objects
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
+
+_NAMED = 5
 
 
 def require_empty(connection: Session, label: str) -> None:
@@ -25,7 +28,7 @@ def require_empty(connection: Session, label: str) -> None:
         objects = user_objects(connection)
     if objects:
         raise ConfigurationError(
-            f"{label} is not empty: it has {_first(objects)}",
+            f"{label} is not empty: it has {first_of(objects, _NAMED)}",
             hint="Restore with mode create under another name, with mode replace to replace it, or drop its objects.",
         )
 
@@ -67,7 +70,7 @@ def require_replaceable(connection: Session, server: ServerInfo, target: Restore
     remaining = [other for other in others if not target.terminate_sessions or not other.may_end]
     if remaining:
         raise ConfigurationError(
-            f'database "{name}" is in use by {_first([str(other) for other in remaining])}',
+            f'database "{name}" is in use by {first_of([str(other) for other in remaining], _NAMED)}',
             hint=f"End these sessions, or restore with {parameter('terminate_sessions', True)}."
             if not target.terminate_sessions
             else f"User {server.user} may not end these sessions: GRANT pg_signal_backend, or connect as a superuser.",
@@ -130,8 +133,3 @@ def tied_to_database(connection: Session, database: str) -> list[str]:
 def has_public_schema(connection: Session) -> bool:
     """Return whether the database has a schema named public."""
     return bool(fetch_value(connection, "SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = 'public'"))
-
-
-def _first(things: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(things) - limit} more" if len(things) > limit else ""
-    return ", ".join(things[:limit]) + more

@@ -31,6 +31,7 @@ from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.text import first_problem
 
 
 @dataclass
@@ -153,8 +154,7 @@ class RestoreRequest:
         with opening as (wrong, checked):
             if wrong:
                 raise VerificationFailed(
-                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is damaged: {wrong[0]}"
-                    + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""),
+                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is damaged: {first_problem(wrong)}",
                     hint="Nothing was changed. Restore another backup, and check the repository's storage for faults.",
                 )
             self.run.say(f"verified the SHA-256 of {artifact.name}, {human_bytes(artifact.size)}")

@@ -17,6 +17,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 from airflow_pgbackup.repository.set_layout import sets_folder
+from airflow_pgbackup.text import first_of
 
 LATEST = "latest"
 
@@ -107,5 +108,4 @@ def _latest(repository: Repository, listed: Sequence[ListedSet], log: Callable[[
 
 
 def _ids(listed: Sequence[ListedSet]) -> str:
-    more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-    return ", ".join(one.id for one in listed[:_MOST_NAMED]) + more
+    return first_of([one.id for one in listed], _MOST_NAMED)

@@ -29,6 +29,7 @@ from airflow_pgbackup.errors import Canceled, PgBackupError, RestoreError
 from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.set_files import read_listed_set
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.threads import run_each
 
 RESTORED, EARLIER, FAILED, NOT_STARTED = "restored", "earlier", "failed", "not started"
@@ -170,10 +171,9 @@ class _SetRestore:
         if self._context.cancel.is_set():
             raise Canceled(f"canceled; {state}")
         if failed := [one for one in results if one["outcome"] == FAILED]:
-            names = ", ".join(str(one["name"]) for one in failed[:NAMED])
-            more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+            names = first_of([str(one["name"]) for one in failed], NAMED)
             raise RestoreError(
-                f"{counted(len(failed), 'database')} could not be restored: {names}{more}; {state}; "
+                f"{counted(len(failed), 'database')} could not be restored: {names}; {state}; "
                 f"{failed[0]['name']}: {failed[0]['reason']}",
                 hint="The log has the reason of each. Run the restore again for the rest.",
             )

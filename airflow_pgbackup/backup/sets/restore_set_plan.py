@@ -25,6 +25,7 @@ from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 
 MAX_NAME = 63  # bytes, NAMEDATALEN - 1
@@ -219,9 +220,8 @@ def plan_databases(
             taken.append(name)
         planned.append(PlannedDatabase(member, reference, name, mode, seed))
     if taken:
-        more = f" and {len(taken) - NAMED} more" if len(taken) > NAMED else ""
         raise ConfigurationError(
-            f"{label} already has {'databases' if len(taken) > 1 else 'database'} {', '.join(taken[:NAMED])}{more}",
+            f"{label} already has {'databases' if len(taken) > 1 else 'database'} {first_of(taken, NAMED)}",
             hint=f"Give {parameter('prefix')} to restore beside them, name the databases to restore, or use an empty "
             "server. Nothing is ever replaced.",
         )

@@ -23,7 +23,7 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 from airflow_pgbackup.repository.set_files import write_set as store_set
-from airflow_pgbackup.text import printable
+from airflow_pgbackup.text import first_of, printable
 from airflow_pgbackup.wording import complete_set
 
 NOT_MADE = "no backup was made"
@@ -247,8 +247,7 @@ def _gaps(one: BackupSet) -> str:
     """Name what is missing in a set, for an error; nothing if it is complete."""
     gaps = [f"globals ({one.globals_missing})"] if one.globals_missing else []
     gaps += [f"{each.database} ({each.reason})" for each in one.missing]
-    more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
-    return f"missing {', '.join(gaps[:NAMED])}{more}" if gaps else ""
+    return f"missing {first_of(gaps, NAMED)}" if gaps else ""
 
 
 def _log(repository: Repository, written: BackupSet, context: RunContext) -> None:

@@ -12,6 +12,7 @@ from airflow_pgbackup.backup.subset.orphans import count_rows, delete_orphans, s
 from airflow_pgbackup.backup.subset.row_filter import RowFilter
 from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, Selection, Table
 from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.text import first_of
 
 _NAMED = 10
 _LINES = 20
@@ -187,9 +188,7 @@ def _tables_of(entry: TocEntry, selection: Selection) -> list[Table]:
 
 
 def _named(tables: Iterable[Table]) -> str:
-    names = sorted(map(str, tables))
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return first_of(sorted(map(str, tables)), _NAMED)
 
 
 def _bounded(lines: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 
 _FIELDS = ("where", "schemas", "tables", "exclude_tables")
@@ -100,9 +101,8 @@ class Subset:
         matched["where"] = self._matched("where", [table for table in tables if kinds[table] == "TABLE"])
         unmatched = [f"{name} {key}" for name in _FIELDS for key, found in matched[name].items() if not found]
         if unmatched:
-            more = f" and {len(unmatched) - 10} more" if len(unmatched) > 10 else ""
             raise ConfigurationError(
-                f"no table of the backup matches {', '.join(unmatched[:10])}{more}",
+                f"no table of the backup matches {first_of(unmatched, 10)}",
                 hint="Write schema.table, with names in double quotes that have capitals or other special characters; "
                 "pg_restore --list shows what the backup has.",
             )
