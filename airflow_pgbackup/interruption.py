@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from airflow_pgbackup.errors import Canceled
 from airflow_pgbackup.threads import DaemonThreads
 
+THREADS = 8
+"""How many requests that only read are on their way at a time."""
 CLEANUP_SECONDS = 4.0
 """How long each step of the cleanup of an interrupted task may take; there are at most three. Airflow kills a task five
 seconds after asking it to stop, and prune sweeps what is left."""
@@ -25,7 +27,7 @@ def is_interruption(error: BaseException) -> bool:
 
 
 @contextmanager
-def request_threads(count: int, name: str = "pgbackup") -> Iterator[Executor]:
+def request_threads(count: int = THREADS, name: str = "pgbackup") -> Iterator[Executor]:
     """Yield a pool for requests that only read. After an interruption those on their way are not waited for: the store
     may never answer, and the client gives up after minutes."""
     pool = DaemonThreads(count, name)

@@ -11,7 +11,7 @@ from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_each
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.text import first_of, printing
@@ -44,7 +44,7 @@ def choose_drill(
     """
     now = datetime.now(timezone.utc)
     listed = read_catalogue(repository, server=server).by_series()
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         read = dict(zip(listed, pool.map(lambda each: _read(repository, each, now), listed.values()), strict=True))
     found = {one.backup.folder: one for each in read.values() for one in each}
     chosen = whose_turn((one.backup for one in found.values()), max_bytes=max_bytes)

@@ -22,7 +22,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.manifest import Manifest
@@ -90,7 +90,7 @@ def freshness(
         ignored = [f"{each.backup.id}: ignored {line}" for each in read.values() for line in each.ignored]
         return series, replace(found, notes=(*found.notes, *ignored[:_NAMED]))
 
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         results = list(pool.map(judge, wanted))
     problems = [f"{each}: {problem}" for each, result in results for problem in result.problems]
     set_results = []

@@ -19,7 +19,7 @@ from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.backup_set import SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, find_folder
+from airflow_pgbackup.repository.catalogue import Backup, find_folder
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence, unreadable
 from airflow_pgbackup.repository.layout import Series, VerificationName
@@ -56,7 +56,7 @@ class KeptBackups:
         :raises Canceled: before each backup.
         """
         wanted = list(backups)
-        with request_threads(THREADS) as pool:
+        with request_threads() as pool:
             return {one.folder: found for one, found in zip(wanted, pool.map(self._read, wanted), strict=True)}
 
     def confirm_all(self, decisions: Sequence[Decision]) -> list[Decision]:
@@ -70,7 +70,7 @@ class KeptBackups:
         servers = {decision.backup.series.server for decision in decisions if not decision.keep}
         decided = {_key(decision.backup) for decision in decisions}
         others = [one for key, one in self.members.items() if key[0].server in servers and key not in decided]
-        with request_threads(THREADS) as pool:
+        with request_threads() as pool:
             for member, reason in zip(others, pool.map(self._why_unusable, others), strict=True):
                 if reason:
                     self._hold_server(member.parsed_series, member.id, reason)
@@ -120,7 +120,7 @@ class KeptBackups:
         return decision if decision.keep or why is None else Decision(decision.backup, True, (why,))
 
     def _current(self, backups: Mapping[str, Backup]) -> dict[str, Backup]:
-        with request_threads(THREADS) as pool:
+        with request_threads() as pool:
             return dict(zip(backups, pool.map(self._read_if_changed, backups.values()), strict=True))
 
     def _read_if_changed(self, backup: Backup) -> Backup:

@@ -17,7 +17,7 @@ from itertools import dropwhile, groupby, takewhile
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, read_manifest
+from airflow_pgbackup.repository.catalogue import PIN_FILE, read_manifest
 from airflow_pgbackup.repository.evidence import missing_files
 from airflow_pgbackup.repository.layout import (
     MANIFEST_FILE,
@@ -124,7 +124,7 @@ def lost_among(
             return one
 
     found = [one for folder, files in sorted(folders.items()) if (one := lost(folder, files))]
-    with request_threads(THREADS, "pgbackup-lost") as pool:
+    with request_threads(name="pgbackup-lost") as pool:
         found = list(pool.map(with_lock, found))
     for folder, error in errors:
         if failed is None:

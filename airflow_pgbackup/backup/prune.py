@@ -37,7 +37,7 @@ from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.replacement import delayed
@@ -352,7 +352,7 @@ class _Prune:
             older = (one for one in versions if one.key == key and not (one.latest or one.deleted))
             return next((lock for one in older if (lock := protection.locked(key, one.id))), None)
 
-        with request_threads(THREADS) as pool:
+        with request_threads() as pool:
             return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
 
     def _note(self, line: str) -> None:

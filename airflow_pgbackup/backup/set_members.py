@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from airflow_pgbackup.errors import BackupNotFound
-from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.interruption import THREADS, request_threads
 from airflow_pgbackup.repository.backup_set import SetMember
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import THREADS, Backup
+from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import MOST_BYTES, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
@@ -42,7 +42,7 @@ class SetMembers:
         :raises RepositoryError: the store did not answer.
         """
         wanted = list(members)
-        with request_threads(THREADS) as pool:
+        with request_threads() as pool:
             reasons = list(pool.map(self._read, wanted))
         return [(member, why) for member, why in zip(wanted, reasons, strict=True) if why]
 

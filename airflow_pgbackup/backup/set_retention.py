@@ -12,7 +12,7 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, Catalogue
+from airflow_pgbackup.repository.catalogue import Backup, Catalogue
 from airflow_pgbackup.repository.evidence import MOST_BYTES
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
@@ -199,7 +199,7 @@ class ServerSets:
                 if not absent:
                     break
                 if number and number % _AHEAD == 0:  # all sets, perhaps: one of them may never have been in any
-                    with request_threads(THREADS) as pool:
+                    with request_threads() as pool:
                         list(pool.map(self._read, self.listed[server][number : number + _AHEAD]))
                 if one.started_at > newest.started_at or (content := self._read(one)) is None:
                     continue

@@ -17,7 +17,6 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.layout import decode_segment
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
 from airflow_pgbackup.repository.set_layout import SETS_FOLDER
@@ -37,7 +36,7 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
     newest = {one.server: one for one in reversed(listed)}
     shown = listed if arguments.all else [one for one in listed if newest[one.server] is one]
     members, problems = SetMembers(repository), []
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         read = list(pool.map(lambda one: _read(repository, one), shown))
     listing = Listing(["set", "age", "databases", "missing", "size", "status"], names=1, right=(1, 2, 3, 4))
     documents: list[dict[str, object]] = []

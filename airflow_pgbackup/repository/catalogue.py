@@ -43,8 +43,6 @@ from airflow_pgbackup.wording import command
 PIN_FILE = "pin.json"
 """A file of this name in a backup's folder keeps ``prune`` from it."""
 
-THREADS = 8
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
@@ -151,7 +149,7 @@ def read_catalogue(
         wanted = ["" if server is None else encode_segment(server)]
     if len(wanted) == 1:
         return _sorted([_catalogue(repository.list(wanted[0]))])
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         return _sorted(list(pool.map(lambda path: _catalogue(repository.list(path)), wanted)))
 
 
@@ -237,7 +235,7 @@ def read_manifests(repository: Repository, backups: Sequence[Backup]) -> list[Ma
         except RepositoryError as error:
             return error
 
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         return list(pool.map(read, backups))
 
 

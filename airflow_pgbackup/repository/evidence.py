@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError, VerificationFailed
-from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.interruption import THREADS, request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Backup, find_folder, read_manifest
+from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, find_folder, read_manifest
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import LEVELS, MANIFEST_FILE, REPOSITORY_FILE, Series, VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, US, Manifest
@@ -169,7 +169,7 @@ def read_each(
 
     if backups:
         yield read(backups[0])
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         for start in range(1, len(backups), ahead):
             yield from list(pool.map(read, backups[start : start + ahead]))
 

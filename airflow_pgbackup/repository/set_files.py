@@ -18,8 +18,6 @@ from airflow_pgbackup.repository.layout import decode_segment, parse_backup_id
 from airflow_pgbackup.repository.set_layout import SetName, set_folder, sets_folder, split_set_key
 from airflow_pgbackup.wording import command
 
-THREADS = 8
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedSet:
@@ -64,7 +62,7 @@ def list_sets(repository: Repository, server: str | None = None) -> list[ListedS
     """
     repository.uuid  # noqa: B018
     servers = [name for folder in repository.folders() if (name := _decoded(folder))] if server is None else [server]
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         each = pool.map(lambda name: group_sets(repository.list(sets_folder(name))), sorted(servers))
         return [one for found in each for one in found]
 

@@ -31,7 +31,7 @@ from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryErr
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import PIN_FILE, THREADS, Leftover
+from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, REPOSITORY_FILE, TEMP_PREFIX, Series
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, RepositoryFile
@@ -176,7 +176,7 @@ class _Fsck:
         uuids: set[str] = set()
         folders = self.inventory.folders.values()
         servers: dict[Series, list[tuple[str, str]]] = {}
-        with request_threads(THREADS, "pgbackup-fsck") as pool:
+        with request_threads(name="pgbackup-fsck") as pool:
             for folder, checked in zip(folders, pool.map(self._check_folder, folders), strict=True):
                 self.findings.extend(checked.findings)
                 uuids |= {checked.uuid} if checked.uuid else set()

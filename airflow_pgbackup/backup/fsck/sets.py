@@ -12,7 +12,6 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.backup_set import BackupSet
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.set_files import ListedSet, group_sets, read_set_file
 from airflow_pgbackup.repository.set_layout import SetName
@@ -49,7 +48,7 @@ def check_sets(
 
     every = [(listed, name) for listed in sets for name in listed.names]
     newest: dict[str, tuple[str, BackupSet]] = {}
-    with request_threads(THREADS, "pgbackup-fsck") as pool:
+    with request_threads(name="pgbackup-fsck") as pool:
         for (listed, name), found in zip(every, pool.map(read, every), strict=True):
             key = f"{listed.location}/{name.file}"
             if isinstance(found, ManifestError):

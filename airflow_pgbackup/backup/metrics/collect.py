@@ -24,7 +24,7 @@ from airflow_pgbackup.backup.set_retention import ServerSets
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS, Backup, read_catalogue
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS, Series, encode_segment
 from airflow_pgbackup.repository.state import STATES
@@ -75,7 +75,7 @@ def metrics(*, repository: Repository, now: datetime | None = None) -> list[Fami
         ("pgbackup_repository_backups", {}, sum(map(len, listed.values()))),
         ("pgbackup_repository_size_bytes", {}, sum(one.size for backups in listed.values() for one in backups)),
     ]
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         of_series = list(pool.map(lambda item: _of_series(repository, item[0], item[1], now), listed.items()))
     for each, _ in of_series:
         samples += each

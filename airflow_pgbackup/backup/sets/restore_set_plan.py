@@ -30,7 +30,6 @@ from airflow_pgbackup.wording import parameter
 
 MAX_NAME = 63  # bytes, NAMEDATALEN - 1
 NAMED = 5
-_THREADS = 8
 
 # initdb creates them, so most servers have them.
 _FILLED = ("postgres", "template1")
@@ -139,7 +138,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     members = [each for each in found.databases if not target.databases or each.database in target.databases]
     if target.with_globals and found.globals:
         members.insert(0, found.globals)
-    with request_threads(_THREADS) as pool:
+    with request_threads() as pool:
         read = list(pool.map(lambda member: _read(repository, found, member), members))
     if gone := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
         raise BackupNotFound(

@@ -18,7 +18,6 @@ from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import THREADS
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.set_files import ListedSet, list_sets, read_listed_set
@@ -190,7 +189,7 @@ def _read(repository: Repository, references: Sequence[Mapping[str, object]]) ->
 
     found: dict[Series, Evidence | str] = {}
     ordered = sorted(references, key=lambda one: str(one.get("id")))
-    with request_threads(THREADS) as pool:
+    with request_threads() as pool:
         for reference, evidence in zip(ordered, pool.map(read, ordered), strict=True):
             found[Series.parse(str(reference["series"]))] = evidence
     return found
