@@ -125,9 +125,9 @@ class RefreshedCopy:
     def run(self, outcome: RestoreOutcome) -> None:
         run, target = self._run, self._target
         with (
-            state_in_errors(f'database "{target.database}" was not changed', run.say) as state,
+            state_in_errors(f'database "{target.database}" was not changed', run.log) as state,
             self._alone(),
-            TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
+            TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.log) as temporary,
         ):
             new = self._create(temporary)
             self._fill(new)
@@ -168,14 +168,14 @@ class RefreshedCopy:
     def _fill(self, new: ConnectionParams) -> None:
         loader, run, masked = self._loader, self._run, self._masked
         loader.load_definitions(new)
-        run.say(f"restored definitions into {new.dbname}")
+        run.log(f"restored definitions into {new.dbname}")
         self._select_rows(new)
         if masked:
             masked.begin(new)
             self.refreshed.masked_columns = masked.columns
         with masked.hinting() if masked else nullcontext():
             loader.load_rows(new)
-        run.say(f"restored rows into {new.dbname}")
+        run.log(f"restored rows into {new.dbname}")
         if masked:
             masked.end(new)
         self._reduce(new)
@@ -185,7 +185,7 @@ class RefreshedCopy:
             run.warn(f"left out the rows of foreign table {table}: they would be written to its foreign server")
         for view in loader.unpopulated:
             run.warn(f"materialized view {view} reads a foreign table, so it has no rows until somebody refreshes it")
-        run.say(f"restored indexes, constraints and triggers into {new.dbname}")
+        run.log(f"restored indexes, constraints and triggers into {new.dbname}")
 
     def _check(self, new: ConnectionParams) -> None:
         """Run the user's own checks.
@@ -200,7 +200,7 @@ class RefreshedCopy:
             line = f"{SQL_CHECK} {outcome.check.name!r}: {outcome.detail}"
             self.refreshed.checks.append(f"{line} ({outcome.result})")
             if outcome.result == "pass":
-                run.say(line)
+                run.log(line)
             elif outcome.check.required:
                 problems.append(line)
             else:
@@ -219,7 +219,7 @@ class RefreshedCopy:
                 self.refreshed.subset = subset.reduce(connection)
             self.refreshed.foreign_keys_left_out = subset.left_out
             for count in self.refreshed.subset:
-                self._run.say(f"kept {count.after:,} of {counted(count.before, 'row')} of {count.table}")
+                self._run.log(f"kept {count.after:,} of {counted(count.before, 'row')} of {count.table}")
 
     def _read_own(self) -> OwnGrants:
         return read_own_grants(self._run, self._target.connection, self._server.version_num)
@@ -237,7 +237,7 @@ class RefreshedCopy:
             f"{kind} {schema}.{name}" if schema else f"{kind} {name}"
             for kind, schema, name in owned(self._loader.entries) - own.objects
         )
-        run.say(f"re-applied {counted(done.count, 'owner or grant', 'owners and grants')} of {database}")
+        run.log(f"re-applied {counted(done.count, 'owner or grant', 'owners and grants')} of {database}")
         if new_objects := self.refreshed.new_objects:
             more = ", …" if len(new_objects) > _NAMED else ""
             run.warn(
@@ -314,5 +314,5 @@ class RefreshedCopy:
                 then=finish,
                 cancel=run.cancel,
             )
-        run.say_after_commit(f"renamed {target.database} to {old}, and {new.dbname} to {target.database}")
+        run.log_after_commit(f"renamed {target.database} to {old}, and {new.dbname} to {target.database}")
         return old

@@ -91,7 +91,7 @@ def drop_old_copies(run: RestoreContext, maintenance: ConnectionParams, database
         if drop_replaced(run, maintenance, name, only_if_empty=False):
             remain.append(name)
         else:
-            run.say_after_commit(f"dropped {name}, an earlier copy of {database}")
+            run.log_after_commit(f"dropped {name}, an earlier copy of {database}")
     return remain
 
 

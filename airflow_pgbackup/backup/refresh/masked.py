@@ -73,7 +73,7 @@ class MaskedLoad:
         plan = self._masking.plan
         assert plan is not None  # noqa: S101  install() made it
         self.columns = sum(masked.rule.method != "keep" for masked in plan.masked())
-        run.say(f"masking {counted(self.columns, 'column')} of {counted(len(list(plan.tables)), 'table')}")
+        run.log(f"masking {counted(self.columns, 'column')} of {counted(len(list(plan.tables)), 'table')}")
         self._require_samples()
         self._samples = self._read_samples()
         self.values = sum(map(len, self._samples.values()))
@@ -101,7 +101,7 @@ class MaskedLoad:
         if not self.values:
             unsearched = "the copy was not searched for unmasked values"
             if not self._masking.rules.samples:
-                run.say(f"{unsearched}: leak_check has samples: 0")
+                run.log(f"{unsearched}: leak_check has samples: 0")
             elif self.columns:
                 run.warn(f"{unsearched}: the masked columns have none to search for")
             return
@@ -115,7 +115,7 @@ class MaskedLoad:
                 ]
                 + ([f"and {len(leaks) - _MOST_LEAKS} more places"] if len(leaks) > _MOST_LEAKS else [])
             )
-        run.say(f"searched the copy for {counted(self.values, 'value')} of masked columns: none found")
+        run.log(f"searched the copy for {counted(self.values, 'value')} of masked columns: none found")
 
     def _require_samples(self) -> None:
         """Refuse rows of which no values can be sampled, as a search for nothing would find nothing."""

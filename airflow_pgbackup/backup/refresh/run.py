@@ -136,7 +136,7 @@ def refresh(
         run, repository, manifest, to_replace, options, None, analyze=True, dry_run=dry_run, retry_digest=digest
     )
     name = f"{manifest.series}/{manifest.id}"
-    run.say(
+    run.log(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
     )
@@ -145,7 +145,7 @@ def refresh(
     seconds = round(time.monotonic() - started, 3)
     name, restored = request.restored(outcome, reference_of(repository, evidence))
     if not (dry_run or outcome.earlier):
-        run.say_after_commit(f"refreshed {target.dbname} from {name} in {human_seconds(seconds)}: {outcome.contents}")
+        run.log_after_commit(f"refreshed {target.dbname} from {name} in {human_seconds(seconds)}: {outcome.contents}")
     return {
         "backup": name,
         "reference": restored,
@@ -241,7 +241,7 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, keep: int) -
     run, target, marker = request.run, request.target, state.earlier
     assert marker is not None  # noqa: S101  the caller has checked
     line = f"nothing to do: an earlier attempt of this task has refreshed {target.database}"
-    run.say(line)
+    run.log(line)
     outcome = RestoreOutcome(plan=[line], earlier=marker)
     refreshed = Refreshed()
     if not request.dry_run:

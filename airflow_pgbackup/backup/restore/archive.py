@@ -302,7 +302,7 @@ class ArchiveLoader:
             yield None
             return
         for entry in skipped.values():
-            self._run.say(f"skipping {entry.label}, as it already exists")
+            self._run.log(f"skipping {entry.label}, as it already exists")
         with _use_list(entry for entry in self.entries if entry.dump_id not in skipped) as file:
             yield file
 

@@ -120,9 +120,9 @@ class _BesideRestore:
         request, run, target, schema = self._request, self._run, self._request.target, self._schema
         maintenance = target.maintenance(run.cancel)
         with (
-            state_in_errors(f'database "{target.database}" was not changed', run.say) as state,
+            state_in_errors(f'database "{target.database}" was not changed', run.log) as state,
             PrivateDirectory(run.settings.temp_dir) as directory,
-            TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
+            TemporaryDatabases(maintenance, cancel=run.cancel, say=run.log) as temporary,
         ):
             settings = read_properties(run, target.connection, self._server.version_num).settings
             new = create_like(

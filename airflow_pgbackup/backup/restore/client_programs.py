@@ -76,7 +76,7 @@ class ToolMessages:
         if _WARNING.search(line):
             self._context.warn(line)
         elif not self._chatter:
-            self._context.say(line)
+            self._context.log(line)
         self._count(line)
 
 

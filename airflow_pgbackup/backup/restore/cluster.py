@@ -155,7 +155,7 @@ class _ClusterRestore:
         for params, properties in self._changes:
             if properties.settings:
                 change_existing(self._run, params, properties, settings=True)
-                self._run.say(f"gave database {params.dbname} the settings of the dumped one")
+                self._run.log(f"gave database {params.dbname} the settings of the dumped one")
         if self._parts:
             self._restore_databases(outcome)
         for params, properties in self._changes:
@@ -170,8 +170,8 @@ class _ClusterRestore:
         renames: list[tuple[str, str]] = []
         maintenance = self._maintenance
         with (
-            state_in_errors(f"{_GLOBALS_CREATED}, but none of its databases", run.say) as state,
-            TemporaryDatabases(maintenance, cancel=run.cancel, say=run.say) as temporary,
+            state_in_errors(f"{_GLOBALS_CREATED}, but none of its databases", run.log) as state,
+            TemporaryDatabases(maintenance, cancel=run.cancel, say=run.log) as temporary,
             self._loader.parts(lambda number: _how(parts.get(number))) as streams,
         ):
             for number in range(len(self._loader.contents.sections)):
@@ -192,7 +192,7 @@ class _ClusterRestore:
                     then=self._admit,
                     cancel=run.cancel,
                 )
-        run.say_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
+        run.log_after_commit(f"created databases: {', '.join(name for _, name in renames) or 'none'}")
 
     def _restore(
         self,
@@ -220,7 +220,7 @@ class _ClusterRestore:
             self._in_place.append(part.name)
         counts = self._request.finish(params)
         outcome.add(part.name, counts)
-        run.say(f"restored {counted(counts.objects, 'object')} into database {part.name}")
+        run.log(f"restored {counted(counts.objects, 'object')} into database {part.name}")
         if part.existing:
             return None
         apply_statements(run, params, properties.descriptions)

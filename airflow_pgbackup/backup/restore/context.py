@@ -45,11 +45,7 @@ class RestoreContext:
         """Begin a step; see :meth:`.RunContext.step`."""
         return begin_step(self.progress, self.log, what, **totals)
 
-    def say(self, line: str) -> None:
-        """Log a line."""
-        self.log(line)
-
-    def say_after_commit(self, line: str) -> None:
+    def log_after_commit(self, line: str) -> None:
         """Log a line about what has been committed: an error of the log must not look like a failed restore."""
         with suppress(Exception):
             self.log(line)

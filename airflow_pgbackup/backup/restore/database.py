@@ -80,7 +80,7 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
         f"nothing to do: an earlier attempt of this task has restored {marker.series}/{marker.id} into "
         f"{target.database}"
     )
-    run.say(line)
+    run.log(line)
     outcome = RestoreOutcome(plan=[line], earlier=marker)
     if request.dry_run:
         return outcome
@@ -236,7 +236,7 @@ class _DatabaseRestore:
         marker = self._marker()
         if not set_marker(self._run, target.connection, marker and replace(marker, begun=True)):
             marker = None
-        with state_in_errors(f'database "{target.database}" was not changed', self._run.say) as state:
+        with state_in_errors(f'database "{target.database}" was not changed', self._run.log) as state:
             if target.with_properties and self._loader.properties.settings:
                 state.text = f'database "{target.database}" has settings of the dumped one, and is otherwise unchanged'
                 change_existing(self._run, target.connection, self._loader.properties, settings=True)
@@ -245,7 +245,7 @@ class _DatabaseRestore:
                 self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
             ):
                 self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
-            self._run.say(f"restored objects and rows into {target.database}")
+            self._run.log(f"restored objects and rows into {target.database}")
             if target.with_properties:
                 change_existing(self._run, target.connection, self._loader.properties, settings=False)
             if marker:
@@ -259,12 +259,12 @@ class _DatabaseRestore:
         exists = target.mode != "create"
         unchanged = "was not changed" if exists else "was not created"
         with (
-            state_in_errors(f'database "{target.database}" {unchanged}', run.say) as state,
-            TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.say) as temporary,
+            state_in_errors(f'database "{target.database}" {unchanged}', run.log) as state,
+            TemporaryDatabases(self._maintenance, cancel=run.cancel, say=run.log) as temporary,
         ):
             properties = self._properties()
             new = self._fill(temporary, properties)
-            run.say(f"restored objects and rows into {new.dbname}")
+            run.log(f"restored objects and rows into {new.dbname}")
             counts = request.finish(new)
             if exists:  # the old database's properties may have changed during the restore
                 properties = self._properties()
@@ -319,7 +319,7 @@ class _DatabaseRestore:
         """
         run, target = self._run, self._target
         admit = partial(give_access, database=target.database, own=properties, warn=run.warn)
-        run.say(f"renaming {new.dbname} to {target.database}, with its privileges and limits")
+        run.log(f"renaming {new.dbname} to {target.database}, with its privileges and limits")
         run.check()
         if not exists:
             set_marker(run, new, self._marker())
@@ -333,7 +333,7 @@ class _DatabaseRestore:
                 then=admit,
                 cancel=run.cancel,
             )
-            run.say_after_commit(f"renamed {new.dbname} to {target.database}")
+            run.log_after_commit(f"renamed {new.dbname} to {target.database}")
             return None
         with session(self._maintenance, run.cancel) as connection:
             oids = database_oids(connection, [target.database])
@@ -358,5 +358,5 @@ class _DatabaseRestore:
             cancel=run.cancel,
         )
         renamed_old = f", and the old database to {old}" if target.mode == "replace" else ""
-        run.say_after_commit(f"renamed {new.dbname} to {target.database}{renamed_old}")
+        run.log_after_commit(f"renamed {new.dbname} to {target.database}{renamed_old}")
         return old

@@ -108,7 +108,7 @@ def create_like(
         apply_statements(run, params, properties.settings)
     else:
         _apply_settings(run, params, properties.settings)
-    run.say(f"created database {params.dbname}, encoding {encoding}")
+    run.log(f"created database {params.dbname}, encoding {encoding}")
     return params
 
 
@@ -133,7 +133,7 @@ def _apply_settings(run: RestoreContext, params: ConnectionParams, settings: lis
             try:
                 apply_statements(run, params, [statement])
             except RestoreError as error:
-                run.say(f"the temporary database lacks a setting: {error.message}")
+                run.log(f"the temporary database lacks a setting: {error.message}")
 
 
 def change_existing(
@@ -240,4 +240,4 @@ def analyze(run: RestoreContext, params: ConnectionParams) -> None:
         except psycopg.Error as error:
             run.warn(f"ANALYZE failed, so the planner lacks statistics: {server_message(error)}")
             return
-    run.say(f"analyzed {params.dbname} in {time.monotonic() - started:.1f} s")
+    run.log(f"analyzed {params.dbname} in {time.monotonic() - started:.1f} s")

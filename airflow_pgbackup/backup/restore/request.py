@@ -110,7 +110,7 @@ class RestoreRequest:
         """Plan a restore, log the plan, and run it unless this is a dry run."""
         outcome = RestoreOutcome(plan=restore.plan())
         for line in outcome.plan:
-            self.run.say(line)
+            self.run.log(line)
         if not self.dry_run:
             self.run.check()
             restore.run(outcome)
@@ -157,7 +157,7 @@ class RestoreRequest:
                     f"backup {manifest.series}/{manifest.id} in {repository.uri} is damaged: {first_problem(wrong)}",
                     hint="Nothing was changed. Restore another backup, and check the repository's storage for faults.",
                 )
-            self.run.say(f"verified the SHA-256 of {artifact.name}, {human_bytes(artifact.size)}")
+            self.run.log(f"verified the SHA-256 of {artifact.name}, {human_bytes(artifact.size)}")
             yield checked
 
     def plan_globals(self, statements: Sequence[str], server: ServerInfo, params: ConnectionParams) -> GlobalsPlan:
@@ -189,7 +189,7 @@ class RestoreRequest:
         """Create the planned roles and tablespaces."""
         outcome.roles_created, outcome.roles_existing = plan.created, plan.existing
         with session(params, self.run.cancel) as connection:
-            apply_globals(connection, plan, self.run.say, self.run.warn)
+            apply_globals(connection, plan, self.run.log, self.run.warn)
         if kept := [name for name in plan.existing if name not in plan.passwords]:
             self.run.warn(f"existing roles were not changed: {', '.join(kept)}")
         if plan.without_password:

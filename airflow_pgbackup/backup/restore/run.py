@@ -108,7 +108,7 @@ def restore(
     digest = request_digest(context.seed) if context.seed else None
     request = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
     name = f"{manifest.series}/{manifest.id}"
-    run.say(
+    run.log(
         f"restoring backup {name}: {manifest.artifact.format} format, {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, by {manifest.client.tool} {manifest.client.version}"
     )
@@ -124,7 +124,7 @@ def restore(
     name, restored = request.restored(outcome, reference_of(repository, evidence))
     if not (dry_run or outcome.earlier):
         where = ", ".join(outcome.databases) or "the server"
-        run.say_after_commit(f"restored {name} into {where} in {human_seconds(seconds)}: {outcome.contents}")
+        run.log_after_commit(f"restored {name} into {where} in {human_seconds(seconds)}: {outcome.contents}")
     return {
         "backup": name,
         "reference": restored,

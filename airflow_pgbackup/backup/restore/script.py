@@ -174,7 +174,7 @@ class ScriptLoader:
             public = self.public_of(number)
             if skipped := public_exists and not (public and public.anew):
                 action = "CREATE" if makes_public(event) else "DROP"
-                self._run.say(f"skipping {action} SCHEMA public, as the schema already exists")
+                self._run.log(f"skipping {action} SCHEMA public, as the schema already exists")
             return skipped
         text = event.text.decode("utf-8", "replace")
         return (
