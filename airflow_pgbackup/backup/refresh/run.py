@@ -102,14 +102,7 @@ def refresh(
     """
     context = context or RunContext()
     started = time.monotonic()
-    run = RestoreContext(
-        settings=context.settings,
-        log=context.log,
-        cancel=context.cancel,
-        progress=context.progress,
-        deadline=None if context.deadline is None else started + context.deadline,
-        identities=context.require_identities,
-    )
+    run = RestoreContext.of(context)
     check_level(minimum_level, required=True)
     if masking_key is not None and rules is None:
         raise ConfigurationError(

@@ -283,11 +283,8 @@ class ArchiveLoader:
         by_id = {entry.dump_id: entry for entry in self._toc.entries}
         numbers = [int(line.partition(b";")[0]) for line in output.splitlines() if line[:1].isdigit()]
         found = [by_id[number] for number in numbers if number in by_id and not is_about_database(by_id[number])]
-        if not (
-            found
-            or self._may_be_empty
-            or all(each.kind in SETTING_KINDS or is_about_database(each) for each in by_id.values())
-        ):
+        restorable = any(not (e.kind in SETTING_KINDS or is_about_database(e)) for e in by_id.values())
+        if restorable and not found and not self._may_be_empty:
             raise OptionError(
                 f"the options select none of the backup's {counted(len(by_id), 'entry', 'entries')}",
                 hint=_EXACT,
@@ -333,20 +330,19 @@ def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
     return manifest.artifact.format != "custom" or (options.jobs or 1) > 1 or options.use_list is not None
 
 
-@contextmanager
 def open_archive(
     run: RestoreContext,
     checked: Checked,
     options: RestoreOptions,
     server: ServerInfo,
     select: Selection | None = None,
-) -> Iterator[ArchiveLoader]:
+) -> ArchiveLoader:
     """Open an archive whose checksums were verified: its private copy, or a stream if there is none.
 
     :raises ClientError, OptionError: as :class:`ArchiveLoader`.
     :raises VerificationFailed: an incomplete tar archive, which pg_restore would read in an endless loop.
     """
-    yield ArchiveLoader(run, read_archive(run, checked), options, server, select)
+    return ArchiveLoader(run, read_archive(run, checked), options, server, select)
 
 
 def read_archive(run: RestoreContext, checked: Checked) -> OpenArchive:

@@ -68,19 +68,15 @@ def restore_beside(request: RestoreRequest, schema: str) -> RestoreOutcome:
             )
     require_may_create(server, "The tables pass through a temporary database: grant the user CREATEDB with ALTER ROLE.")
     as_path = request.manifest.artifact.format not in ("plain", "custom")
-    with (
-        request.checked(request.repository, request.manifest, as_path=as_path) as checked,
-        _open(request, schema, checked, server) as loader,
-    ):
+    with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
+        loader = _open_loader(request, schema, checked, server)
         return request.execute(_BesideRestore(request, schema, server, loader))
 
 
-@contextmanager
-def _open(request: RestoreRequest, schema: str, checked: Checked, server: ServerInfo) -> Iterator[Loader]:
+def _open_loader(request: RestoreRequest, schema: str, checked: Checked, server: ServerInfo) -> Loader:
     options = request.options
     if request.manifest.artifact.format == "plain":
-        yield open_script(request.run, checked, RestoreOptions(), server)
-        return
+        return open_script(request.run, checked, RestoreOptions(), server)
 
     def select(entries: list[TocEntry]) -> list[TocEntry]:
         selected = select_tables(entries, options.tables, options.schemas, schema)
@@ -89,8 +85,7 @@ def _open(request: RestoreRequest, schema: str, checked: Checked, server: Server
         return selected
 
     alone = RestoreOptions(**_ALONE)  # type: ignore[arg-type]
-    with open_archive(request.run, checked, alone, server, select) as loader:
-        yield loader
+    return open_archive(request.run, checked, alone, server, select)
 
 
 class _BesideRestore:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_pgbackup.backup.context import begin_step
+from airflow_pgbackup.backup.context import RunContext, begin_step
 from airflow_pgbackup.backup.progress import ProgressReporter, Step
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import DeadlineExceeded
@@ -40,6 +40,18 @@ class RestoreContext:
     warnings: list[str] = field(default_factory=list)
     application: str = field(default_factory=lambda: f"airflow-pgbackup restore {secrets.token_hex(8)}")
     filling: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def of(cls, context: RunContext) -> RestoreContext:
+        """Return the context of a restore that begins now; the deadline of `context` limits all of it."""
+        return cls(
+            settings=context.settings,
+            log=context.log,
+            cancel=context.cancel,
+            progress=context.progress,
+            deadline=None if context.deadline is None else time.monotonic() + context.deadline,
+            identities=context.require_identities,
+        )
 
     def step(self, what: str, **totals: Any) -> Step:
         """Begin a step; see :meth:`.RunContext.step`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -66,11 +65,8 @@ def restore_database(request: RestoreRequest) -> RestoreOutcome:
     if state.earlier:
         return _completed_earlier(request, state, state.earlier)
     as_path = request.manifest.artifact.format != "plain" and needs_path(request.manifest, request.options)
-    with (
-        request.checked(request.repository, request.manifest, as_path=as_path) as checked,
-        _open_loader(request, checked, state.server) as loader,
-    ):
-        return request.execute(_DatabaseRestore(request, state, loader))
+    with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
+        return request.execute(_DatabaseRestore(request, state, _open_loader(request, checked, state.server)))
 
 
 def _completed_earlier(request: RestoreRequest, state: TargetState, marker: RetryMarker) -> RestoreOutcome:
@@ -122,15 +118,13 @@ def _drop_replaced(request: RestoreRequest, maintenance: ConnectionParams, outco
         )
 
 
-@contextmanager
-def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Iterator[Loader]:
+def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Loader:
     if request.manifest.artifact.format == "plain":
-        yield open_script(request.run, checked, request.options, server)
-    else:
-        with open_archive(request.run, checked, request.options, server) as loader:
-            # In mode replace a missing name is an error: afterwards only the restored objects are left.
-            loader.check_names(required=request.target.mode == "replace")
-            yield loader
+        return open_script(request.run, checked, request.options, server)
+    loader = open_archive(request.run, checked, request.options, server)
+    # In mode replace a missing name is an error: afterwards only the restored objects are left.
+    loader.check_names(required=request.target.mode == "replace")
+    return loader
 
 
 class _DatabaseRestore:
@@ -318,23 +312,31 @@ class _DatabaseRestore:
         :return: the new name of the old database, None if there is none.
         """
         run, target = self._run, self._target
-        admit = partial(give_access, database=target.database, own=properties, warn=run.warn)
         run.log(f"renaming {new.dbname} to {target.database}, with its privileges and limits")
         run.check()
-        if not exists:
-            set_marker(run, new, self._marker())
-            renames = [(new.dbname, target.database)]
-            rename_databases(
-                self._maintenance,
-                renames,
-                end_sessions_in=[new.dbname],
-                state=state,
-                after=f'database "{target.database}" was created',
-                then=admit,
-                cancel=run.cancel,
-            )
-            run.log_after_commit(f"renamed {new.dbname} to {target.database}")
-            return None
+        rename = partial(
+            rename_databases,
+            self._maintenance,
+            state=state,
+            then=partial(give_access, database=target.database, own=properties, warn=run.warn),
+            cancel=run.cancel,
+        )
+        if exists:
+            return self._swap(new, rename)
+        set_marker(run, new, self._marker())
+        created = f'database "{target.database}" was created'
+        rename([(new.dbname, target.database)], end_sessions_in=[new.dbname], after=created)
+        run.log_after_commit(f"renamed {new.dbname} to {target.database}")
+        return None
+
+    def _swap(self, new: ConnectionParams, rename: Callable[..., None]) -> str:
+        """Give the new database the name of the old one.
+
+        :param rename: :func:`.rename_databases`, with what it needs in any case.
+        :return: the new name of the old database.
+        :raises RestoreError: somebody else has replaced or dropped the old one.
+        """
+        run, target = self._run, self._target
         with session(self._maintenance, run.cancel) as connection:
             oids = database_oids(connection, [target.database])
             found = find_marker(connection, target.database)
@@ -347,15 +349,11 @@ class _DatabaseRestore:
         if target.database not in oids:
             raise dropped_meanwhile(target.database)
         set_marker(run, new, self._marker(old, oids[target.database]))
-        rename_databases(
-            self._maintenance,
+        rename(
             [(target.database, old), (new.dbname, target.database)],
             end_sessions_in=[new.dbname, target.database] if target.terminate_sessions else [new.dbname],
-            state=state,
             after=f'database "{target.database}" was replaced',
             expected=oids,
-            then=admit,
-            cancel=run.cancel,
         )
         renamed_old = f", and the old database to {old}" if target.mode == "replace" else ""
         run.log_after_commit(f"renamed {new.dbname} to {target.database}{renamed_old}")

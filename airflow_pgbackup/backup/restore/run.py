@@ -81,14 +81,7 @@ def restore(
     :raises ToolError, RestoreError, Canceled: the restore failed; the message ends with the state of the target.
     """
     context = context or RunContext()
-    run = RestoreContext(
-        settings=context.settings,
-        log=context.log,
-        cancel=context.cancel,
-        progress=context.progress,
-        deadline=None if context.deadline is None else time.monotonic() + context.deadline,
-        identities=context.require_identities,
-    )
+    run = RestoreContext.of(context)
     sweep_leftovers(context)
     started = time.monotonic()
     evidence = load_evidence(repository, reference)
