@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from airflow_pgbackup.backup.checked import PIECE, Checked, Marks
-from airflow_pgbackup.backup.decrypted_copy import decrypt_copy
-from airflow_pgbackup.backup.private_copy import clone, create, disk_errors, require_room
+from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.file_check import FileCheck
+from airflow_pgbackup.backup.private_copy import disk_errors, require_room
 from airflow_pgbackup.backup.progress import Step
-from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import BackupNotFound, NotProven, RepositoryError, VerificationFailed
-from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.member_names import check_directory_names, check_member_names
 from airflow_pgbackup.postgres.archive.summary import TableDigest
 from airflow_pgbackup.postgres.archive.tar_format import tar_members
@@ -33,7 +30,6 @@ from airflow_pgbackup.repository.verification import TableResult
 from airflow_pgbackup.threads import run_each
 
 _T = TypeVar("_T")
-_HEAD = 512
 PARALLEL = 4
 """Members of a directory read at a time: each request to a store has a latency, and each hash takes a core."""
 
@@ -90,79 +86,17 @@ def check_bytes(
     :raises DiskError: the copy does not fit, or cannot be written.
     :raises NotProven: no identity decrypts the copy.
     """
-    artifact, identities = manifest.artifact, identities or Identities()
-    copied = artifact.plain if identities else artifact
+    identities = identities or Identities()
+    copied = manifest.artifact.plain if identities else manifest.artifact
     path = into and into / copied.name
-    as_copied = {stored.path: each for stored, each in zip(artifact.files, copied.files, strict=True)}
-    lock = threading.Lock()
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            if progress:
-                progress.advance(done)
-
-    def check(file: FileDigest, stop: CancelFlag) -> tuple[str | NotProven | None, Marks | None]:
-        key = manifest.key(file)
-        entry = repository.stat(key)
-        if entry is None or entry.size != file.size:
-            entry = repository.stat(key)  # a failure revokes all passes, so one wrong answer is not enough
-        if entry is None:
-            return f"{file.path} is missing", None
-        if entry.size != file.size:
-            return f"{file.path}: size mismatch: expected {file.size} bytes, found {entry.size}", None
-        marks, head = Marks(entry), b""
-        problem: str | NotProven | None = None
-        plain = as_copied[file.path]
-
-        def hashed(read: Callable[[int], bytes]) -> Iterator[bytes]:
-            nonlocal head
-            size = 0
-            while size <= file.size and (piece := read(PIECE)):
-                stop.check()
-                marks.add(piece)
-                size += len(piece)
-                head = head or piece[:_HEAD]
-                advance(len(piece))
-                yield piece
-
-        target = path and (path / plain.path if artifact.format == "directory" else path)
-        try:
-            with repository.read(key, pin=entry) as stream:
-                if target is not None and copied is not artifact:
-                    pieces = hashed(stream.read)
-                    recipients = artifact.encryption.recipients if artifact.encryption else ()
-                    head, problem = decrypt_copy(pieces, target, plain, identities, file.path, recipients)
-                else:
-                    with _copying(stream, target) as source:
-                        for _ in hashed(source):
-                            pass
-        except BackupNotFound:
-            if repository.stat(key) == entry:
-                raise RepositoryError(
-                    f"cannot read {repository.location(key)}: the store did not find it, but has it",
-                    hint="Check the store, and the proxies in between, for faults, then retry.",
-                ) from None
-            return f"{file.path} disappeared or changed while it was being read", marks
-        if marks.sha256 != file.sha256:
-            return f"{file.path}: checksum mismatch: expected {file.sha256}, found {marks.sha256}", marks
-        if problem:
-            return problem, marks
-        if artifact.encryption and (target is None or copied is artifact):
-            return (None if head.startswith(MAGIC) else f"{file.path} is not encrypted by age"), marks
-        if artifact.format != "directory" and artifact_format(head) != artifact.format:
-            return f"{file.path} is not of format {artifact.format}", marks
-        return None, marks
-
     wrong = _wrong_names(repository, manifest)
     if wrong:  # nothing is read
         return wrong, Checked(repository, manifest, {})
     if path is not None:
         _prepare(repository, manifest, path, sum(file.size for file in copied.files))
-    found = each_file(artifact.files, check, cancel)
-    marks = {manifest.key(file): its for file, (_, its) in zip(artifact.files, found, strict=True) if its is not None}
+    files = manifest.artifact.files
+    found = each_file(files, FileCheck(repository, manifest, path, copied, identities, progress).run, cancel)
+    marks = {manifest.key(file): its for file, (_, its) in zip(files, found, strict=True) if its is not None}
     wrong = [problem for problem, _ in found if isinstance(problem, str)]
     if wrong:
         require_not_removed(repository, manifest)
@@ -211,28 +145,6 @@ def _prepare(repository: Repository, manifest: Manifest, path: Path, size: int) 
                 require_room(path.parent, size, source)
         if manifest.artifact.format == "directory":
             path.mkdir(mode=0o700)
-
-
-@contextmanager
-def _copying(stream: BinaryIO, path: Path | None) -> Iterator[Callable[[int], bytes]]:
-    """Yield a function that reads the stream. With a path, each piece is also written to the copy there; where the file
-    system can clone, the function reads the clone."""
-    if path is None:
-        yield stream.read
-        return
-    with disk_errors(path.parent):
-        copy = create(path)
-
-    def read(size: int) -> bytes:
-        data = stream.read(size)
-        with disk_errors(path.parent):
-            copy.write(data)
-            if not data:
-                copy.flush()
-        return data
-
-    with copy:
-        yield copy.read if clone(stream, copy) else read
 
 
 def each_file(

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 from honest import write_backup
 
-from airflow_pgbackup.backup import artifact as artifact_module
+from airflow_pgbackup.backup import file_check
 from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import PIECE, Marks
 from airflow_pgbackup.backup.download import download
@@ -117,7 +117,7 @@ def test_a_copy_that_does_not_fit_is_not_begun(
 def test_a_disk_that_fills_up_meanwhile(
     backup: tuple[LocalRepository, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact_module, "create", lambda path: open("/dev/full", "w+b", buffering=0))  # noqa: PTH123, SIM115
+    monkeypatch.setattr(file_check, "create", lambda path: open("/dev/full", "w+b", buffering=0))  # noqa: PTH123, SIM115
     with pytest.raises(DiskError, match=f"cannot write to {tmp_path}.*: no space left on device"):
         download(*backup, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pg"]
