@@ -28,6 +28,7 @@ from airflow_pgbackup.errors import (
     ConfigurationError,
     DiskError,
     NotProven,
+    PgBackupError,
     RepositoryError,
     VerificationFailed,
 )
@@ -37,7 +38,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import US, Manifest
 from airflow_pgbackup.repository.state import standing_failure
-from airflow_pgbackup.repository.verification import Check
+from airflow_pgbackup.repository.verification import Check, Verification
 
 
 def verify(
@@ -68,53 +69,21 @@ def verify(
     """
     layout.check_level(level, "level", required=True)
     manifest = load_manifest(repository, reference)
-    if scratch is not None and level != "restore":
-        raise ConfigurationError(
-            f"a scratch server cannot be combined with level {level}", hint="Choose level restore, or leave it out."
-        )
     parsed = parse_checks(checks)
-    if parsed and (level != "restore" or manifest.kind != "database"):
-        what = f"level {level}" if level != "restore" else "the backup of a cluster"
-        raise ConfigurationError(
-            f"SQL checks cannot be combined with {what}", hint="Choose level restore of the backup of one database."
-        )
+    _check_request(level, manifest, scratch, parsed)
     context = context or RunContext()
-    if level == "integrity" and manifest.artifact.rewritten:
-        if why := _not_decrypted(manifest, context):
-            context.log(f"verifying the encrypted bytes of {manifest.artifact.name} only: {why}")
-        else:
-            level = "archive"
-            context.log(f"verifying at level archive, since {US} compressed {manifest.artifact.name}")
+    level = _level_to_verify(level, manifest, context)
     sweep_leftovers(context)
-    verification = VerificationRun(repository, manifest, level, scratch, parsed, context)
-    report = verification.run()
+    run = VerificationRun(repository, manifest, level, scratch, parsed, context)
+    report = run.run()
     context.cancel.check()
-    stored = stored_details(report, manifest)
-    for check, kept in zip(report.checks, stored.checks, strict=True):
-        if check != kept:
-            context.log(f"{check.name}: {check.detail} (recorded without values, as the backup is encrypted)")
-    name = f"{manifest.series}/{manifest.id}"
-    more, unrecorded = "", None
-    try:
-        more = f", in {repository.location(write_verification(repository, manifest, stored))}"
-        context.on_verification(report)
-    except BackupNotFound:
-        raise
-    except (RepositoryError, DiskError) as error:  # the verdict must not be lost with its record
-        unrecorded = error
-    so_far = f"; the result could not be recorded: {unrecorded.message}" if unrecorded else ""
-    if (unproven := verification.not_proven) is not None:
-        if unrecorded is None:
-            raise unproven
-        raise NotProven(f"{unproven.message}{so_far}", hint=unproven.hint, retry=unproven.retry) from unrecorded
+    where, unrecorded = _record(repository, manifest, report, context)
     if report.result != "pass":
-        wrong = [f"{check.name}: {check.detail}" for check in report.checks if check.result == "fail"]
-        more = f" (and {len(wrong) - 1} more{more})" if len(wrong) > 1 else ""
-        raise VerificationFailed(
-            f"backup {name} in {repository.uri} failed verification at level {level}: {wrong[0]}{more}{so_far}",
-            hint=verification.hint,
-            problems=wrong,
-        ) from unrecorded
+        failure = _not_passed(repository, manifest, report, run, where, unrecorded)
+        if unrecorded is None:
+            raise failure
+        raise failure from unrecorded
+    name = f"{manifest.series}/{manifest.id}"
     if unrecorded is not None:
         raise type(unrecorded)(
             f"backup {name} passed verification at level {level}, but that could not be recorded: {unrecorded.message}",
@@ -130,6 +99,82 @@ def verify(
         context.log(f"warning: ignored {line}")
     _require_verified(evidence, level)
     return reference_of(repository, evidence)
+
+
+def _check_request(
+    level: str, manifest: Manifest, scratch: ConnectionParams | None, checks: tuple[SqlCheck, ...]
+) -> None:
+    """Check that the arguments can be combined.
+
+    :raises ConfigurationError: they cannot.
+    """
+    if scratch is not None and level != "restore":
+        raise ConfigurationError(
+            f"a scratch server cannot be combined with level {level}", hint="Choose level restore, or leave it out."
+        )
+    if checks and (level != "restore" or manifest.kind != "database"):
+        what = f"level {level}" if level != "restore" else "the backup of a cluster"
+        raise ConfigurationError(
+            f"SQL checks cannot be combined with {what}", hint="Choose level restore of the backup of one database."
+        )
+
+
+def _level_to_verify(level: str, manifest: Manifest, context: RunContext) -> str:
+    """Return the level; ``archive`` instead of ``integrity`` for a dump that this package compressed."""
+    name = manifest.artifact.name
+    if level != "integrity" or not manifest.artifact.rewritten:
+        return level
+    if why := _not_decrypted(manifest, context):
+        context.log(f"verifying the encrypted bytes of {name} only: {why}")
+        return level
+    context.log(f"verifying at level archive, since {US} compressed {name}")
+    return "archive"
+
+
+def _record(
+    repository: Repository, manifest: Manifest, report: Verification, context: RunContext
+) -> tuple[str, PgBackupError | None]:
+    """Record a verification; return where, and the error if that failed: the verdict must not be lost with its record.
+
+    :raises BackupNotFound: the backup was removed.
+    """
+    stored = stored_details(report, manifest)
+    for check, kept in zip(report.checks, stored.checks, strict=True):
+        if check != kept:
+            context.log(f"{check.name}: {check.detail} (recorded without values, as the backup is encrypted)")
+    try:
+        where = repository.location(write_verification(repository, manifest, stored))
+        context.on_verification(report)
+    except BackupNotFound:
+        raise
+    except (RepositoryError, DiskError) as error:
+        return "", error
+    return where, None
+
+
+def _not_passed(
+    repository: Repository,
+    manifest: Manifest,
+    report: Verification,
+    run: VerificationRun,
+    where: str,
+    unrecorded: PgBackupError | None,
+) -> PgBackupError:
+    """Return the error for a backup that failed, or was not proven.
+
+    :param where: the location of the record; '' if it could not be written, because of `unrecorded`.
+    """
+    lost = f"; the result could not be recorded: {unrecorded.message}" if unrecorded else ""
+    if (unproven := run.not_proven) is not None:
+        return NotProven(f"{unproven.message}{lost}", hint=unproven.hint, retry=unproven.retry) if lost else unproven
+    wrong = [f"{check.name}: {check.detail}" for check in report.checks if check.result == "fail"]
+    more = f" (and {len(wrong) - 1} more{f', in {where}' if where else ''})" if len(wrong) > 1 else ""
+    return VerificationFailed(
+        f"backup {manifest.series}/{manifest.id} in {repository.uri} failed verification at level {report.level}: "
+        f"{wrong[0]}{more}{lost}",
+        hint=run.hint,
+        problems=wrong,
+    )
 
 
 def _require_verified(evidence: Evidence, level: str) -> None:
