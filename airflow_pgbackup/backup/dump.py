@@ -86,8 +86,8 @@ def dump_database(
     :raises BackupNotFound: with `read_along`: the backup was removed before its verification was written.
     """
     context = context or RunContext()
-    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
-    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, limits)
+    given = _Parameters(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
+    dump = _Dump("pg_dump", server, repository, artifact_template, check_labels(labels), context, given)
     return dump.run(connection, options, count_rows=count_rows)
 
 
@@ -120,8 +120,8 @@ def dump_cluster(
     context = context or RunContext()
     # libpq's own default would be the user's name.
     connection = connection if connection.dbname else connection.with_database(options.database or "postgres")
-    limits = _Limits(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
-    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, limits)
+    given = _Parameters(seconds_of_lag(max_replay_lag), max_bytes_per_second, read_along)
+    dump = _Dump("pg_dumpall", server, repository, artifact_template, check_labels(labels), context, given)
     return dump.run(connection, options, compress, passwords_if_allowed=passwords_if_allowed)
 
 
@@ -135,8 +135,8 @@ def _is_conflict(error: ToolError | ConnectError) -> bool:
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """What the caller gave; None takes the settings'."""
+class _Parameters:
+    """What the caller gave besides the tool's options; None takes the settings'."""
 
     replay_lag: float | None
     bytes_per_second: float | None
@@ -181,7 +181,7 @@ class _Dump:
     template: str
     labels: tuple[str, ...]
     context: RunContext
-    limits: _Limits
+    given: _Parameters
     without_passwords: bool = False  # which the user may not read
 
     def run(
@@ -194,7 +194,7 @@ class _Dump:
         passwords_if_allowed: bool = False,
     ) -> dict[str, object]:
         options.validate()
-        rate_of(self.limits.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
+        rate_of(self.given.bytes_per_second, self.context.settings, format=getattr(options, "format", "plain"))
         recipients = Recipients.parse(self.context.settings.recipients)
         sweep_leftovers(self.context)
         uuid = self.repository.uuid
@@ -257,7 +257,7 @@ class _Dump:
             series=series,
             repository=self.repository,
             ids=ids,
-            max_replay_lag=self.limits.replay_lag,
+            max_replay_lag=self.given.replay_lag,
             context=context,
         )
         name = layout.artifact_name(
@@ -275,7 +275,7 @@ class _Dump:
         id, seed = layout.backup_id(watch.started_at, context.seed), context.seed
         with attempt(self.repository, series, id, context.log) as mine:
             reading = self._reading_along(prepared)
-            rate = rate_of(self.limits.bytes_per_second, context.settings, format=prepared.plan.format)
+            rate = rate_of(self.given.bytes_per_second, context.settings, format=prepared.plan.format)
             output = DumpOutput(
                 self.tool,
                 prepared.client,
@@ -290,43 +290,59 @@ class _Dump:
                 reading,
             )
             written = _write(output, mine, prepared, count_rows=count_rows)
-            finished, seconds = watch.stop()
-            manifest = Manifest(
-                repository=uuid,
-                series=series,
-                id=id,
-                kind="cluster" if series.database is None else "database",
-                started_at=watch.started_at,
-                finished_at=finished,
-                duration_seconds=seconds,
-                artifact=written.artifact,
-                source=prepared.source.for_manifest(connection),
-                client=ClientInfo(self.tool, prepared.client.version_text, str(prepared.client.tool(self.tool))),
-                options=prepared.options.describe(),
-                origin={**context.origin, **({SEED: seed_digest(seed)} if seed else {})},
-                restore_command=restore_command(
-                    artifact=name,
-                    format=prepared.plan.format,
-                    compression=prepared.plan.around,
-                    database=series.database,
-                    create=prepared.plan.create,
-                    kind=series.kind,
-                    encrypted=recipients is not None,
-                ),
-                source_rows=written.source_rows,
-                left_out=self._left_out(written),
-                labels=self.labels,
-            )
+            manifest = self._manifest(prepared, written, connection, watch, repository=uuid, series=series, id=id)
             context.cancel.check()
             found = mine.commit(manifest, lambda other: seed is not None and is_of(other, seed))
         if not mine.has_made(found):
             return self._result(found)
-        context.log(f"made backup {series}/{id}: {human_bytes(written.artifact.size)} in {human_seconds(seconds)}")
+        size, seconds = written.artifact.size, manifest.duration_seconds
+        context.log(f"made backup {series}/{id}: {human_bytes(size)} in {human_seconds(seconds)}")
         context.log(f"stored {name} in {self.repository.uri}")
         context.log(f"restores with: {manifest.restore_command}")
         if reading is not None:
             found = record_reading(self.repository, found, reading, watch=watch, context=context)
         return self._result(found)
+
+    def _manifest(
+        self,
+        prepared: PreparedDump,
+        written: _Written,
+        connection: ConnectionParams,
+        watch: Stopwatch,
+        *,
+        repository: str,
+        series: layout.Series,
+        id: str,
+    ) -> Manifest:
+        """Return the manifest of a dump that ends now."""
+        context, plan = self.context, prepared.plan
+        finished, seconds = watch.stop()
+        return Manifest(
+            repository=repository,
+            series=series,
+            id=id,
+            kind="cluster" if series.database is None else "database",
+            started_at=watch.started_at,
+            finished_at=finished,
+            duration_seconds=seconds,
+            artifact=written.artifact,
+            source=prepared.source.for_manifest(connection),
+            client=ClientInfo(self.tool, prepared.client.version_text, str(prepared.client.tool(self.tool))),
+            options=prepared.options.describe(),
+            origin={**context.origin, **({SEED: seed_digest(context.seed)} if context.seed else {})},
+            restore_command=restore_command(
+                artifact=written.artifact.name,
+                format=plan.format,
+                compression=plan.around,
+                database=series.database,
+                create=plan.create,
+                kind=series.kind,
+                encrypted=written.artifact.encryption is not None,
+            ),
+            source_rows=written.source_rows,
+            left_out=self._left_out(written),
+            labels=self.labels,
+        )
 
     def _log_start(self, connection: ConnectionParams, prepared: PreparedDump, recipients: Recipients | None) -> None:
         secret = f", encrypted to {counted(len(recipients.texts), 'recipient')}" if recipients else ""
@@ -338,7 +354,7 @@ class _Dump:
         )
 
     def _reading_along(self, prepared: PreparedDump) -> ReadingAlong | None:
-        if not self.limits.read_along:
+        if not self.given.read_along:
             return None
         return ReadingAlong(
             prepared.plan.format,
