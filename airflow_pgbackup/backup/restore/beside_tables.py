@@ -156,15 +156,15 @@ def copying_statements(connection: Session, tables: Sequence[MovedTable], schema
 def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
     live = f"{quoted(table.schema)}.{quoted(table.name)}"
     restored = f"{quoted(schema)}.{quoted(table.name)}"
-    there = {name: rest for name, *rest in connection.execute(_COLUMNS, [table.schema, table.name])}
+    live_columns = {name: rest for name, *rest in connection.execute(_COLUMNS, [table.schema, table.name])}
     if not fetch_value(connection, _EXISTS, [table.schema, table.name]):
         return [f"ALTER TABLE {restored} SET SCHEMA {quoted(table.schema)};  -- there is no table {_comment(live)} now"]
-    here = {name: rest for name, *rest in connection.execute(_COLUMNS, [schema, table.name])}
-    both = [name for name in here if name in there and not there[name][0]]
+    restored_columns = {name: rest for name, *rest in connection.execute(_COLUMNS, [schema, table.name])}
+    both = [name for name in restored_columns if name in live_columns and not live_columns[name][0]]
     lines = []
-    if lost := [name for name in here if name not in there]:
+    if lost := [name for name in restored_columns if name not in live_columns]:
         lines.append(f"-- the live table lacks {_comment(', '.join(lost))}")
-    if new := [name for name in there if name not in here]:
+    if new := [name for name in live_columns if name not in restored_columns]:
         lines.append(f"-- the backup lacks {_comment(', '.join(new))}")
     if not both:
         return [*lines, f"-- {_comment(live)} and {_comment(restored)} have no column in common"]
@@ -173,8 +173,10 @@ def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
         lines.append(f"-- {_comment(live)} has no primary key: this copies every row, also those that it still has")
     columns = ", ".join(map(quoted, both))
     # A column may have the row type of a table that was restored too: of that in the new schema.
-    values = ", ".join(f"{quoted(name)}::text::{there[name][2]}" if here[name][3] else quoted(name) for name in both)
-    overriding = " OVERRIDING SYSTEM VALUE" if any(there[name][1] for name in both) else ""
+    values = ", ".join(
+        f"{quoted(name)}::text::{live_columns[name][2]}" if restored_columns[name][3] else quoted(name) for name in both
+    )
+    overriding = " OVERRIDING SYSTEM VALUE" if any(live_columns[name][1] for name in both) else ""
     conflict = " ON CONFLICT DO NOTHING" if has_key else ""
     # The rows of tables that inherit from it are not its own, and have statements of their own.
     source = f"ONLY {restored}" if table.is_parent else restored

@@ -84,17 +84,18 @@ class GlobalsPlan:
     role_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
     tablespace_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
 
-    def lines(self) -> list[str]:
-        """Return lines for the log."""
+    def lines(self, *, done: bool = False) -> list[str]:
+        """Return lines for the log: what is to be created, or was created if that is done."""
+        created = " created" if done else " to create"
         found = []
         for what, new, old in (
             ("roles", self.created, self.existing),
             ("tablespaces", self.tablespaces, self.existing_tablespaces),
         ):
             if new:
-                found.append(f"{what} to create: {', '.join(new)}")
+                found.append(f"{what}{created}: {', '.join(new)}")
             if kept := [name for name in old if what != "roles" or name not in self.passwords]:
-                found.append(f"existing {what}, not changed:  {', '.join(kept)}")
+                found.append(f"existing {what}, not changed: {', '.join(kept)}")
         if self.superusers:
             found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
         if self.without_password:
@@ -223,8 +224,8 @@ def apply_globals(
         by_name.setdefault(_tablespace(statement), []).append(statement)
     for name, statements in by_name.items():
         _create_tablespace(connection, name, statements, warn)
-    for line in plan.lines():
-        say(line.replace(" to create:", " created:"))
+    for line in plan.lines(done=True):
+        say(line)
 
 
 def _tablespace(statement: str | PassedOnGrant) -> str:

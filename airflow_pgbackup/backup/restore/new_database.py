@@ -81,35 +81,53 @@ def create_like(
     owner = f" OWNER = {quoted(properties.owner)}" if properties.owner else ""
     encoding = properties.encoding or encoding or "UTF8"
     plain = f" TEMPLATE = template0 ENCODING = '{encoding}'{owner}"
-    attempts: list[Callable[[str], str]] = []
-    warnings = [""]
-    create = properties.create
-    if create:
-        options = create.rest.strip().rstrip(";")
-        attempts.append(lambda name: _create(create, name, owner))
-        if not exactly and _TABLESPACE.search(options):
-            attempts.append(lambda name: _TABLESPACE.sub("", _create(create, name, "")) + owner)
-            warnings.append(
-                f"the server lacks the tablespace of the dumped database: using the default one instead of {options}"
-            )
-        for instead in ("its default locale", "locale C"):
-            warnings.append(
-                "the server lacks the locale or another option of the dumped database, so text may sort differently: "
-                f"using {instead} instead of {options}; to choose one, create the database with it and restore with "
-                f"{parameter('mode', 'into_empty')}"
-            )
-    if not exactly or not attempts:
-        attempts.append(lambda name: f"CREATE DATABASE {name}{plain}")
-        attempts.append(lambda name: f"CREATE DATABASE {name}{plain} LC_COLLATE = 'C' LC_CTYPE = 'C'")
-    params, number = temporary.create(attempts, owner=properties.owner)
-    if create and number:
-        run.warn(warnings[number])
+    attempts = _attempts(properties.create, plain, owner, exactly=exactly)
+    params, number = temporary.create([statement for statement, _ in attempts], owner=properties.owner)
+    if warning := attempts[number][1]:
+        run.warn(warning)
     if is_final:
         apply_statements(run, params, properties.settings)
     else:
         _apply_settings(run, params, properties.settings)
     run.log(f"created database {params.dbname}, encoding {encoding}")
     return params
+
+
+def _attempts(
+    create: DatabaseStatement | None, plain: str, owner: str, *, exactly: bool
+) -> list[tuple[Callable[[str], str], str]]:
+    """Return functions that return CREATE DATABASE for a name, the best first, each with what to warn of.
+
+    :param create: the dump's own statement, None if it has none.
+    :param plain: the options to use instead.
+    """
+    in_default_locale: Callable[[str], str] = lambda name: f"CREATE DATABASE {name}{plain}"  # noqa: E731
+    in_locale_c: Callable[[str], str] = lambda name: (  # noqa: E731
+        f"CREATE DATABASE {name}{plain} LC_COLLATE = 'C' LC_CTYPE = 'C'"
+    )
+    if create is None:
+        return [(in_default_locale, ""), (in_locale_c, "")]
+    attempts: list[tuple[Callable[[str], str], str]] = [(lambda name: _create(create, name, owner), "")]
+    if exactly:
+        return attempts
+    options = create.rest.strip().rstrip(";")
+    if _TABLESPACE.search(options):
+        attempts.append(
+            (
+                lambda name: _TABLESPACE.sub("", _create(create, name, "")) + owner,
+                f"the server lacks the tablespace of the dumped database: using the default one instead of {options}",
+            )
+        )
+    for statement, locale in ((in_default_locale, "its default locale"), (in_locale_c, "locale C")):
+        attempts.append(
+            (
+                statement,
+                "the server lacks the locale or another option of the dumped database, so text may sort differently: "
+                f"using {locale} instead of {options}; to choose one, create the database with it and restore with "
+                f"{parameter('mode', 'into_empty')}",
+            )
+        )
+    return attempts
 
 
 def _create(statement: DatabaseStatement, name: str, owner: str) -> str:

@@ -139,18 +139,13 @@ def check_request(target: RestoreTarget, options: RestoreOptions, manifest: Mani
             f"a backup in {manifest.artifact.format} format cannot be restored with {jobs} jobs",
             hint=f"Leave {parameter('jobs')} out: only custom and directory archives can be restored in parallel.",
         )
-    if jobs > 1 and target.mode == "into_existing":
-        raise OptionError(
-            f"{parameter('jobs')} cannot be combined with {parameter('mode', 'into_existing')}, which uses a single "
-            "transaction",
-            hint=f"Leave {parameter('jobs')} out, or restore into a database of its own.",
-        )
-    if options.transaction_size and target.mode == "into_existing":
-        raise OptionError(
-            f"{parameter('transaction_size')} cannot be combined with {parameter('mode', 'into_existing')}, which uses "
-            "a single transaction",
-            hint=f"Leave {parameter('transaction_size')} out, or restore into a database of its own.",
-        )
+    for name, given in (("jobs", jobs > 1), ("transaction_size", options.transaction_size)):
+        if given and target.mode == "into_existing":
+            raise OptionError(
+                f"{parameter(name)} cannot be combined with {parameter('mode', 'into_existing')}, which uses a single "
+                "transaction",
+                hint=f"Leave {parameter(name)} out, or restore into a database of its own.",
+            )
     if manifest.kind == "cluster" and target.mode != "into_empty":
         raise ConfigurationError(
             f"{parameter('mode', target.mode)} cannot be used with the backup of a cluster",
