@@ -120,20 +120,13 @@ def read_evidence(
     now = now or datetime.now(timezone.utc)
     valid, invalid_failures, ignored = _read_verifications(repository, backup, entries, manifest, now, limit)
     names = tuple(sorted(valid))
-    problem = missing_files(manifest, entries)
-    if problem:
-        problem = _confirm_missing(repository, manifest)
+    problem = missing_files(manifest, entries) and _confirm_missing(repository, manifest)
     if problem:
         state, level = "incomplete", None
     else:
-        state, level = standing([*names, *invalid_failures])
-        if state == "failed" and standing(names)[0] != "failed":
-            state, problem = "notproven", f"{max(invalid_failures).file} is invalid"
         failures = (name for name in backup.verifications if name.result == "fail")
         out_of_time = {name: why for name in failures if (why := _out_of_time(name, manifest, now))}
-        if state != "failed" and out_of_time:
-            newest = max(out_of_time)
-            state, level, problem = "notproven", None, f"{newest.file}: {out_of_time[newest]}"
+        state, level, problem = _standing(names, invalid_failures, out_of_time)
     backup = replace(
         backup,
         state=state,
@@ -144,6 +137,26 @@ def read_evidence(
         labels=manifest.labels,
     )
     return Evidence(backup, manifest, tuple(valid[name] for name in names), tuple(ignored), entries)
+
+
+def _standing(
+    valid: Sequence[VerificationName],
+    invalid_failures: Sequence[VerificationName],
+    out_of_time: Mapping[VerificationName, str],
+) -> tuple[str, str | None, str | None]:
+    """Return state, level and problem of a complete backup.
+
+    :param out_of_time: failures, and why their time is impossible.
+    """
+    state, level = standing([*valid, *invalid_failures])
+    if state == "failed" and standing(valid)[0] == "failed":
+        return state, level, None
+    if out_of_time:
+        newest = max(out_of_time)
+        return "notproven", None, f"{newest.file}: {out_of_time[newest]}"
+    if state == "failed":
+        return "notproven", level, f"{max(invalid_failures).file} is invalid"
+    return state, level, None
 
 
 def read_each(
@@ -235,27 +248,42 @@ def _read_verifications(
         if why := _out_of_time(name, manifest, now):
             ignored.append(f"{name.file}: {why}")
             continue
+        found: Verification | str | None  # or why it is ignored; None: it is not read
         if size > MAX_BYTES:
-            ignored.append(f"{name.file}: it has {size} bytes")
+            found = f"it has {size} bytes"
         elif number >= MOST_VERIFICATIONS or size > room:
+            found = None
             unread += 1
         else:
             room -= size
-            try:
-                data = repository.read_bytes(f"{backup.folder}/{name.file}", limit=size)
-                valid[name] = parse_verification(data, name, manifest)
-                continue
-            except BackupNotFound as error:
-                # Either the backup was deleted, manifest first, or only this file was, which prune does not do.
-                read_manifest(repository, manifest.series, manifest.id)
-                ignored.append(f"{name.file}: {error.message}")
-            except ManifestError as error:
-                ignored.append(f"{name.file}: {error.message}")
+            found = _read_verification(repository, f"{backup.folder}/{name.file}", name, manifest, limit=size)
+        if isinstance(found, Verification):
+            valid[name] = found
+            continue
+        if found is not None:
+            ignored.append(f"{name.file}: {found}")
         if name.result == "fail":
             invalid_failures.append(name)
     if unread:
         ignored.append(f"{unread} older verifications: too many, or too large, to be read")
     return valid, invalid_failures, ignored
+
+
+def _read_verification(
+    repository: Repository, key: str, name: VerificationName, manifest: Manifest, *, limit: int
+) -> Verification | str:
+    """Return a verification, or why it is invalid.
+
+    :raises BackupNotFound: the backup was deleted.
+    """
+    try:
+        return parse_verification(repository.read_bytes(key, limit=limit), name, manifest)
+    except BackupNotFound as error:
+        # Either the backup was deleted, manifest first, or only this file was, which prune does not do.
+        read_manifest(repository, manifest.series, manifest.id)
+        return error.message
+    except ManifestError as error:
+        return error.message
 
 
 def _out_of_time(name: VerificationName, manifest: Manifest, now: datetime) -> str | None:
