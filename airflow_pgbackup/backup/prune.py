@@ -91,9 +91,10 @@ def prune(
     job.decide(catalogue, grace, complete=named is None)
     job.find_temporary(_prefixes(series.server, named), grace)
     if dry_run:
-        job.tell()
+        job.log_plan()
     else:
         job.act()
+    job.log_summary(dry_run)
     return {**job.result(dry_run), "swept": swept}
 
 
@@ -154,7 +155,7 @@ class _Prune:
             decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
         self._hold_unjudged(kept, sets)
         self.decisions = kept.apply(decisions)
-        self._tell_locked()
+        self._note_locked()
         self.set_before = sets.members_before_newest(backups)
         self.server_sets = sets if complete else None
         self._find_empty_sets()
@@ -179,7 +180,7 @@ class _Prune:
         """Return the backups that nothing but an object lock keeps."""
         return [d.backup for d in self.decisions if d.keep and d.backup.locked and len(d.reasons) == 1]
 
-    def _tell_locked(self) -> None:
+    def _note_locked(self) -> None:
         if locked := self._only_locked():
             dates = [str(backup.locked) for backup in locked if str(backup.locked).startswith("until ")]
             ends = f"{min(dates)} at the earliest" if dates else "by a legal hold"
@@ -207,7 +208,7 @@ class _Prune:
             except RepositoryError as error:  # the role may be limited to the folders
                 self._note(f"probes are not swept: {error.message}")
 
-    def tell(self) -> None:
+    def log_plan(self) -> None:
         for decision in self.decisions:
             name = f"{decision.backup.series}/{decision.backup.id}"
             self.log(f"{'keep' if decision.keep else 'delete'} {name}: {'; '.join(decision.reasons)}")
@@ -256,8 +257,7 @@ class _Prune:
             return decision
         return Decision(replace(decision.backup, pinned=True), True, (PINNED,))
 
-    def result(self, dry_run: bool) -> dict[str, object]:
-        removed = [d.backup for d in self.decisions if not d.keep]
+    def log_summary(self, dry_run: bool) -> None:
         for series, group in groupby(self.decisions, key=lambda decision: decision.backup.series):
             mine = list(group)
             if deleted := [decision.backup for decision in mine if not decision.keep]:
@@ -269,8 +269,11 @@ class _Prune:
         if self.policy is None:
             swept = counted(len(self.leftovers) + len(self.temporary), "leftover")
             self.log(f"{'would sweep' if dry_run else 'swept'} {swept}; no backup is deleted")
-        elif not removed:
+        elif all(decision.keep for decision in self.decisions):
             self.log(f"nothing to delete: {len(self.decisions)} kept")
+
+    def result(self, dry_run: bool) -> dict[str, object]:
+        removed = [decision.backup for decision in self.decisions if not decision.keep]
         return {
             "repository": self.repository.uri,
             "repository_uuid": self.repository.uuid,
@@ -298,17 +301,17 @@ class _Prune:
         if isinstance(one, Backup):
             name, key = f"{one.series}/{one.id}", (one.series, one.id)
             try:
-                kept = remove_backup(self.repository, one)
+                why_kept = remove_backup(self.repository, one)
             except RepositoryError:
                 self.stayed.add(key)
                 raise
-            if kept == PINNED:
+            if why_kept == PINNED:
                 self.pinned.add(key)
         else:
             name = one.folder if one.attempt else f"{one.series}/{one.id}"
-            kept = sweep(self.repository, one)
-        if kept:
-            self._note(f"{name} {kept}")
+            why_kept = sweep(self.repository, one)
+        if why_kept:
+            self._note(f"{name} {why_kept}")
         else:
             self.log(f"deleted {name} ({human_bytes(one.size)})")
 

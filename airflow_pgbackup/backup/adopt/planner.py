@@ -116,58 +116,50 @@ class _Planner:
         times = NameTimes(shown.values(), self.zone, time_patterns, now)
         read = {id(dump): times.of(shown[id(dump)]) for dump in self.found}
         stems = {id(dump): stem(dump.name, found.span if (found := read[id(dump)]) else None) for dump in self.found}
-        nameless = [dump for dump in self.found if not dump.content.cluster and dump.content.database is None]
-        names = DatabaseNames([stems[id(dump)] for dump in nameless], database, patterns)
+        names = DatabaseNames([stems[id(dump)] for dump in self.found if _is_nameless(dump)], database, patterns)
         for dump in self.found:
-            name_time = read[id(dump)]
-            content, label = dump.content, None
-            if not content.cluster and content.database is None:
-                label = names.of(dump.name, stems[id(dump)])
-                if isinstance(label, str):
-                    self._skip(dump.candidate, dump.source, label)
-                    continue
-            its_database = label.database if isinstance(label, Label) else content.database
-            series = (
-                Series(self.plan.server, None, dump.scope)
-                if content.cluster
-                else Series(self.plan.server, its_database)
+            label = names.of(dump.name, stems[id(dump)]) if _is_nameless(dump) else None
+            placed = (
+                label if isinstance(label, str) else self._placed(dump, label, read[id(dump)], stems[id(dump)], now)
             )
-            try:
-                series.path  # noqa: B018  a name that is too long for a repository
-            except PgBackupError as error:
-                self._skip(dump.candidate, dump.source, str(error))
-                continue
-            if isinstance(name_time, Ambiguous) and content.created is None:
-                either = " or ".join(name_time.patterns)
-                self._skip(dump.candidate, dump.source, f"its date can be {either}; use --time-pattern")
-                continue
-            exact = name_time if isinstance(name_time, NameTime) else None
-            time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=now)
-            if time.at > now + FUTURE:  # it would be the newest backup until then
-                why = f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; use --time-pattern"
-                self._skip(dump.candidate, dump.source, why)
-                continue
-            notes = [time.note] if time.note else []
-            its_stem = stems[id(dump)]
-            if (
-                label is None
-                and not content.cluster
-                and its_stem
-                and content.database
-                and (its_stem.lower() != content.database.lower())
-            ):
-                notes.append(f"its name says {its_stem}")
-            self.plan.dumps.append(
-                PlannedDump(
-                    dump,
-                    series,
-                    time,
-                    exact,
-                    label.source if isinstance(label, Label) else "dump",
-                    notes=tuple(notes),
-                    stem=its_stem,
-                )
-            )
+            if isinstance(placed, str):
+                self._skip(dump.candidate, dump.source, placed)
+            else:
+                self.plan.dumps.append(placed)
+
+    def _placed(
+        self,
+        dump: FoundDump,
+        label: Label | None,
+        name_time: NameTime | Ambiguous | None,
+        its_stem: str | None,
+        now: datetime,
+    ) -> PlannedDump | str:
+        """Return a dump with its series and its time, or the reason to skip it.
+
+        :param label: None for a dump that names its database, and for one of a cluster.
+        """
+        content = dump.content
+        if content.cluster:
+            series = Series(self.plan.server, None, dump.scope)
+        else:
+            series = Series(self.plan.server, label.database if label else content.database)
+        try:
+            series.path  # noqa: B018  a name that is too long for a repository
+        except PgBackupError as error:
+            return str(error)
+        if isinstance(name_time, Ambiguous) and content.created is None:
+            return f"its date can be {' or '.join(name_time.patterns)}; use --time-pattern"
+        exact = name_time if isinstance(name_time, NameTime) else None
+        time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=now)
+        if time.at > now + FUTURE:  # it would be the newest backup until then
+            return f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; use --time-pattern"
+        notes = [time.note] if time.note else []
+        database = None if label or content.cluster else content.database
+        if its_stem and database and its_stem.lower() != database.lower():
+            notes.append(f"its name says {its_stem}")
+        source = label.source if label else "dump"
+        return PlannedDump(dump, series, time, exact, source, notes=tuple(notes), stem=its_stem)
 
     def drop_guesses(self) -> None:
         """Of the dumps that only have a month keep the one that its own name calls that of the month."""
@@ -242,6 +234,11 @@ class _Planner:
             else:
                 dumps.append(planned)
         self.plan.dumps = dumps
+
+
+def _is_nameless(dump: FoundDump) -> bool:
+    """Return whether a dump is of one database, and does not say of which."""
+    return not dump.content.cluster and dump.content.database is None
 
 
 def _without_database(dump: FoundDump) -> str:
