@@ -25,6 +25,7 @@ from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag, Stop
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 from airflow_pgbackup.repository.verification import TableResult
 from airflow_pgbackup.threads import run_each
@@ -104,6 +105,20 @@ def check_bytes(
         if isinstance(problem, NotProven) and not wrong:  # changed bytes are a reason why no identity decrypts a file
             raise problem
     return wrong, Checked(repository, manifest, marks, path, identities)
+
+
+def require_file(repository: Repository, manifest: Manifest, file: FileDigest, *, hint: str) -> Entry:
+    """Return the entry of a file of the artifact, which must have the size that the manifest states.
+
+    :raises VerificationFailed: it is missing, or has another size; with `hint`.
+    """
+    key = manifest.key(file)
+    entry = repository.stat(key)
+    if entry is None:
+        raise VerificationFailed(f"{repository.location(key)} is missing", hint=hint)
+    if entry.size != file.size:
+        raise VerificationFailed(f"{repository.location(key)} has {entry.size} bytes, expected {file.size}", hint=hint)
+    return entry
 
 
 def require_not_removed(repository: Repository, manifest: Manifest) -> None:
@@ -202,8 +217,7 @@ def choose_reader(manifest: Manifest, client_dirs: tuple[str, ...]) -> Client:
 
 
 def reader_requirements(manifest: Manifest) -> ReaderRequirements:
-    version = manifest.client.version
-    return ReaderRequirements(version, int(version.split(".")[0]), manifest.artifact.compressed_inside)
+    return ReaderRequirements(manifest.client.version, manifest.client.major, manifest.artifact.compressed_inside)
 
 
 def table_result(table: TableDigest, result: str, detail: str | None = None) -> TableResult:

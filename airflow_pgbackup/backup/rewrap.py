@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import each_file, require_not_removed, unless_removed
+from airflow_pgbackup.backup.artifact import each_file, require_file, require_not_removed, unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
@@ -196,10 +196,7 @@ class _Rewrap:
     def _plain(self, file: FileDigest, on_bytes: Callable[[int], None], cancel: CancelFlag) -> Iterator[Readable]:
         """Read a file of the old backup, decrypted. At its end all its bytes have been compared with the manifest."""
         old, key = self.old, self.old.key(file)
-        entry = self.repository.stat(key)
-        if entry is None or entry.size != file.size:
-            found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
-            raise VerificationFailed(f"{self.repository.location(key)} {found}", hint=_HINT)
+        entry = require_file(self.repository, old, file, hint=_HINT)
 
         def advance(count: int) -> None:
             cancel.check()

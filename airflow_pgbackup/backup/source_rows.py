@@ -134,7 +134,7 @@ def hold_source(
         _ended_by(context.cancel, session),
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
     ):
-        with _told(connection):
+        with _translated_errors(connection):
             snapshot = _begin(session, options, context.settings.lock_wait_timeout)
             if max_replay_lag is not None and _is_standby(session):
                 read_replay(session).require_at_most(max_replay_lag, connection.label)
@@ -206,7 +206,7 @@ def _count(
     session: psycopg.Connection[Any], connection: ConnectionParams, tables: list[_Table]
 ) -> tuple[RowCount, ...]:
     totals: dict[tuple[str, str], int] = {}
-    with _told(connection):
+    with _translated_errors(connection):
         for statement in _WITHOUT_INDEXES:
             session.execute(statement)
         for table in tables:
@@ -217,7 +217,7 @@ def _count(
 
 
 @contextmanager
-def _told(connection: ConnectionParams) -> Iterator[None]:
+def _translated_errors(connection: ConnectionParams) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:

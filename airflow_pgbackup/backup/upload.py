@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from airflow_pgbackup.backup.artifact import unless_removed
+from airflow_pgbackup.backup.artifact import require_file, unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.copied import passes_are_copied, repeat_until_all_are_copied, verifications_to_copy
@@ -170,10 +170,7 @@ class _Copy:
     def _file(self, copied: Manifest, progress: Step, mine: Attempt) -> None:
         file = self.manifest.artifact.files[0]
         source_key, key = self.manifest.key(file), copied.key(file)
-        entry = self.source.stat(source_key)
-        if entry is None or entry.size != file.size:
-            found = f"has {entry.size} bytes, expected {file.size}" if entry else "is missing"
-            raise VerificationFailed(f"{self.source.location(source_key)} {found}", hint="Choose another backup.")
+        entry = require_file(self.source, self.manifest, file, hint="Choose another backup.")
         mine.written.append(key)
         if self.destination.copy_from(self.source, source_key, key, pin=entry, cancel=self.cancel) is not None:
             self._check_source(file, entry, progress)

@@ -20,7 +20,6 @@ from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import identity
 
-SUFFIX = ".age"
 _PIECE = 1 << 20
 _SHOWN, _MOST_SHOWN = 80, 4  # characters of a recipient, recipients
 _AHEAD = 2  # pieces that wait for the thread

@@ -90,8 +90,8 @@ class DumpOperator(PgBackupOperator):
         lag = self.max_replay_lag
         return lag.total_seconds() if isinstance(lag, timedelta) else lag
 
-    def _linked(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
-        """Call the verb and let the task's page link to the backup that it made.
+    def _make_backup(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
+        """Call the verb, and let the task's page link to the backup that it made.
 
         What was not proven while it was written, as where an earlier try was killed, is verified afterwards.
         """
@@ -113,9 +113,14 @@ class DumpOperator(PgBackupOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         made = super().partial(**kwargs)
-        if made.kwargs.get("verify") is not None:
-            made.kwargs["outlets"] = with_alias(made.kwargs["outlets"], VERIFIED)
+        made.kwargs["outlets"] = cls._with_outlets(made.kwargs["outlets"], made.kwargs.get("verify"))
         return made
+
+    @classmethod
+    def _with_outlets(cls, outlets: Any, verify: object) -> list[Any]:
+        """Return the outlets of a dump: the dumped asset's, and the verified one's if the dump verifies."""
+        outlets = cls._with_outlet(outlets)
+        return outlets if verify is None else with_alias(outlets, VERIFIED)
 
     def _common(self, run: RunContext) -> dict[str, Any]:
         """Return the arguments that ``dump_database`` and ``dump_cluster`` share."""

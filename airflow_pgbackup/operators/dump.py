@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_pgbackup.assets import VERIFIED, with_alias
 from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
@@ -179,9 +178,7 @@ class PgDumpOperator(DumpOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.outlets = self._with_outlet(self.outlets)
-        if verify is not None:
-            self.outlets = with_alias(self.outlets, VERIFIED)
+        self.outlets = self._with_outlets(self.outlets, verify)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database
@@ -270,7 +267,7 @@ class PgDumpOperator(DumpOperator):
 
         options = self._options(DumpOptions)
         connection = self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True)
-        return self._linked(
+        return self._make_backup(
             dump_database,
             options=options,
             connection=connection,

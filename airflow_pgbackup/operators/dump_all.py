@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_pgbackup.assets import VERIFIED, with_alias
 from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
@@ -117,9 +116,7 @@ class PgDumpAllOperator(DumpOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.outlets = self._with_outlet(self.outlets)
-        if verify is not None:
-            self.outlets = with_alias(self.outlets, VERIFIED)
+        self.outlets = self._with_outlets(self.outlets, verify)
         self.repository = repository
         self.postgres_conn_id = postgres_conn_id
         self.database = database
@@ -191,7 +188,7 @@ class PgDumpAllOperator(DumpOperator):
         from airflow_pgbackup.postgres.options import DumpAllOptions
 
         options = self._options(DumpAllOptions)
-        return self._linked(
+        return self._make_backup(
             dump_cluster,
             connection=self._connected(PgBackupHook(self.postgres_conn_id, self.database).get_conninfo(), reads=True),
             options=options,

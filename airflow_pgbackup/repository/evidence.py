@@ -317,13 +317,21 @@ def _confirm_missing(repository: Repository, manifest: Manifest) -> str | None:
     return missing_files(manifest, entries)
 
 
+def artifact_entry(entries: Mapping[str, Entry], path: str) -> Entry | None:
+    """Return the entry of a file of the artifact; None if it is missing, or has the name of one of our own files.
+
+    :param entries: of the backup's folder, by their paths in it.
+    """
+    return None if path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path) else entries.get(path)
+
+
 def missing_files(manifest: Manifest, entries: Mapping[str, Entry]) -> str | None:
     """Summarize which files of the artifact are missing or have another size; None if there are none."""
     folder = f"{manifest.series.path}/{manifest.id}/"
     wrong = []
     for file in manifest.artifact.files:
         path = manifest.key(file).removeprefix(folder)
-        entry = None if path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path) else entries.get(path)
+        entry = artifact_entry(entries, path)
         if entry is None:
             wrong.append(f"{path} is missing")
         elif entry.size != file.size:

@@ -221,6 +221,11 @@ class ClientInfo:
     def decode(cls, content: Content) -> ClientInfo:
         return cls(content["tool"], content["version"], content["path"])
 
+    @property
+    def major(self) -> int:
+        """The major version: 18 for ``18.4``."""
+        return int(self.version.split(".")[0])
+
 
 @dataclass(frozen=True)
 class RowCount:

@@ -19,6 +19,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry
+from airflow_pgbackup.repository.evidence import artifact_entry
 from airflow_pgbackup.repository.json_document import MAX_BYTES
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
@@ -71,7 +72,7 @@ def check_folder(folder: Folder, context: FolderContext) -> Checked:
     checked.uuid = manifest.repository
     checked.system_identifier = manifest.source.system_identifier
     expected = dict(_expected(folder, manifest))
-    _check_artifact(folder, manifest, expected, checked)
+    _check_artifact(folder, expected, checked)
     _check_special(folder, set(expected), checked.findings)
     _check_others(folder, manifest, expected, context, checked.findings)
     for path in sorted(folder.entries):
@@ -122,19 +123,19 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -
 
 
 def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDigest]]:
-    """Yield the path in the folder of each file of the artifact, without those named like one of our own files."""
+    """Yield the path in the folder of each file of the artifact."""
     for file in manifest.artifact.files:
         path = manifest.key(file).removeprefix(f"{folder.key}/")
         yield path, file
 
 
-def _check_artifact(folder: Folder, manifest: Manifest, expected: dict[str, FileDigest], checked: Checked) -> None:
+def _check_artifact(folder: Folder, expected: dict[str, FileDigest], checked: Checked) -> None:
     hint = "Restore another backup of the series, and check the repository's storage for faults."
     for path, file in expected.items():
         key = f"{folder.key}/{path}"
-        entry = None if path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path) else folder.entries.get(path)
         if path in folder.special:
             continue  # reported as such
+        entry = artifact_entry(folder.entries, path)
         if entry is None:
             checked.findings.error("artifact_missing", key, f"is missing; expected {file.size:,} bytes", hint)
         elif entry.size != file.size:

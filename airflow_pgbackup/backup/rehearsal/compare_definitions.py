@@ -109,7 +109,7 @@ def compare_definitions(
     if manifest.series.database is None:
         notes.append("owners, privileges and comments of large objects are not compared in the dump of a cluster")
     archived, restored = _both_sides(copy, connection, dumped)
-    old_client = manifest.client.version if not exact and _client_major(manifest) <= old_names.LAST else ""
+    old_client = manifest.client.version if not exact and manifest.client.major <= old_names.LAST else ""
     if old_client:
         archived = old_names.in_new_names(archived, restored)
     adopted = copy.dump.other_settings == BY_SETTINGS
@@ -179,7 +179,7 @@ def _separate_unproven(
 
 def _same_versions(manifest: Manifest, server: RehearsalServer) -> tuple[bool, str]:
     """Return whether definitions can be compared literally, or else why not."""
-    source, client = manifest.source.server_version_num // 10000, _client_major(manifest)
+    source, client = manifest.source.server_version_num // 10000, manifest.client.major
     if source != server.major:
         return False, f"the dumped server has version {source}, the rehearsal's {server.major}"
     if client != server.major:
@@ -187,13 +187,9 @@ def _same_versions(manifest: Manifest, server: RehearsalServer) -> tuple[bool, s
     return True, ""
 
 
-def _client_major(manifest: Manifest) -> int:
-    return int(manifest.client.version.split(".")[0])
-
-
 def _dump_client(copy: RestoredCopy) -> Client:
     """Return the client that dumps the copy: the major version that wrote the dump, as its output is compared."""
-    major = _client_major(copy.dump.manifest)
+    major = copy.dump.manifest.client.major
     tools = ("pg_dump", "pg_dumpall")
     clients = find_clients(copy.dump.settings.client_dirs)
     same = choose_same_major(clients, major, tools) if major >= copy.server.major else None

@@ -22,7 +22,7 @@ def choose_programs(manifest: Manifest, settings: Settings) -> tuple[Client, Cli
 
     :raises NotProven: this machine has no suitable programs.
     """
-    wanted = int(manifest.client.version.split(".")[0])
+    wanted = manifest.client.major
     clients = find_clients(settings.client_dirs)
     servers = choose_servers(clients, wanted)
     if not servers:

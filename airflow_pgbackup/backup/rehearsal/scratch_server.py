@@ -160,7 +160,7 @@ def use_scratch_server(dump: RehearsedDump, connection: ConnectionParams) -> Ite
         )
     with not_proven_if_failing(label), session(connection, cancel) as inspecting:
         server = ServerInfo.read(inspecting, label)
-    major, wanted = server.major, int(manifest.client.version.split(".")[0])
+    major, wanted = server.major, manifest.client.major
     if not server.superuser:
         raise NotProven(
             f"user {server.user} is not a superuser of {label}",
