@@ -19,7 +19,7 @@ from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryErr
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.local import repository as local
+from airflow_pgbackup.repository.local import root as local
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository

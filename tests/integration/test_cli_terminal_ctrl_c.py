@@ -88,7 +88,7 @@ class Moment(NamedTuple):
 
 
 START = Moment("airflow_pgbackup.cli.run", when="import")
-LINKED = ("airflow_pgbackup.repository.local.repository", "name_exclusively")
+LINKED = ("airflow_pgbackup.repository.local.root", "name_exclusively")
 MANIFEST = Moment(*LINKED, "before", "manifest.json")
 COMMITTED = MANIFEST._replace(when="after")
 REHEARSE = "verify {here} {series} --level restore"

@@ -9,16 +9,17 @@ from __future__ import annotations
 import errno
 import io
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
-from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists
 from airflow_pgbackup.repository.byte_source import CHUNK, ByteSource
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.layout import check_key
-from airflow_pgbackup.repository.local.naming import name_exclusively, temporary_name
+from airflow_pgbackup.repository.local.naming import temporary_name
 from airflow_pgbackup.repository.local.repository import LocalRepository
-from airflow_pgbackup.repository.nofollow import flush, open_regular, parent_below
+from airflow_pgbackup.repository.local.root import unlink
+from airflow_pgbackup.repository.nofollow import open_regular, parent_below
 
 # Another file system; none with hard links; not our file, see fs.protected_hardlinks in proc(5); too many links.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -61,25 +62,11 @@ def link_into(
             directory = place.in_directory(path.parent, link)
         if directory is None:
             return False
-        stack.callback(_unlink, temporary.name, directory)
+        stack.callback(unlink, temporary.name, directory)
         with io.FileIO(open_regular(temporary.name, dir_fd=directory), "rb") as stream:
             found = ByteSource(stream, sha256=sha256, cancel=cancel)
             while found.read(CHUNK):
                 pass
             found.check()
-        with place.errors("cannot write", path):
-            name_exclusively(temporary, path, directory=directory)
-            if place.was_replaced(key, directory):
-                _unlink(path.name, directory)
-                raise RepositoryError(f"{path.parent} was replaced while {path.name} was written")
-        try:
-            with place.errors("cannot flush", path.parent):
-                flush(path.parent)
-        except RepositoryError as error:
-            raise OutcomeUnknown(f"{error.message}; {path} may be lost in a crash", hint=error.hint) from error
+        place.give_name(key, temporary, directory)
     return True
-
-
-def _unlink(name: str, directory: int) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=directory)

@@ -27,7 +27,6 @@ from typing import BinaryIO
 
 from airflow_pgbackup.errors import (
     AlreadyExists,
-    OutcomeUnknown,
     RepositoryError,
     RepositoryNotFound,
 )
@@ -38,8 +37,8 @@ from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.entry import Entry, Incoming, UnfinishedWrite, missing
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, check_key, is_key, split_key
 from airflow_pgbackup.repository.local.errors import OpenFile, hint, reason
-from airflow_pgbackup.repository.local.naming import name_exclusively, rename, temporary_name
-from airflow_pgbackup.repository.local.root import Root
+from airflow_pgbackup.repository.local.naming import rename, temporary_name
+from airflow_pgbackup.repository.local.root import OTHERS, Root, unlink
 from airflow_pgbackup.repository.local.tree import entry_of, last_grown, walk
 from airflow_pgbackup.repository.nofollow import (
     flush,
@@ -51,7 +50,6 @@ from airflow_pgbackup.repository.nofollow import (
 )
 from airflow_pgbackup.repository.set_layout import holds_backups_or_sets, split_set_key
 
-_OTHERS = "Give the directories of the repository to the user who runs the workers, and write access to nobody else."
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -196,7 +194,7 @@ class LocalRepository(Repository):
                     raise AlreadyExists(f"{path} exists already")
                 directory, descriptor = self._root.in_directory(path.parent, create)
             stack.callback(self._root.remove_empty, path.parent)
-            stack.callback(_unlink, temporary.name, directory)
+            stack.callback(unlink, temporary.name, directory)
             with io.FileIO(descriptor, "wb") as target:
                 with self._root.errors("cannot write", path):
                     set_mode(descriptor, 0o600)
@@ -211,16 +209,7 @@ class LocalRepository(Repository):
             if entry is None or entry.size != source.size:
                 raise RepositoryError(f"{path} does not have the {source.size} bytes that were written")
             source.check()
-            with self._root.errors("cannot write", path):
-                name_exclusively(temporary, path, directory=directory)
-                if self._root.was_replaced(key, directory):
-                    _unlink(path.name, directory)
-                    raise RepositoryError(f"{path.parent} was replaced while {path.name} was written", hint=_OTHERS)
-            try:
-                with self._root.errors("cannot flush", path.parent):
-                    flush(path.parent)
-            except RepositoryError as error:  # others see the file by now
-                raise OutcomeUnknown(f"{error.message}; {path} may be lost in a crash", hint=error.hint) from error
+            self._root.give_name(key, temporary, directory)
             return entry
 
     @contextmanager
@@ -263,7 +252,7 @@ class LocalRepository(Repository):
                         raise AlreadyExists(f"{target} exists already") from None
                     raise
                 if self._root.was_replaced(prefix, directory):
-                    raise RepositoryError(f"{target.parent} was replaced while {name} was written", hint=_OTHERS)
+                    raise RepositoryError(f"{target.parent} was replaced while {name} was written", hint=OTHERS)
             flush(target.parent)
             flush(folder.parent)
             return [
@@ -314,8 +303,3 @@ def _is_empty_place(key: str, status: os.stat_result) -> bool:
         return True
     ours = stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == os.geteuid()
     return ours and holds_backups_or_sets(key)
-
-
-def _unlink(name: str, directory: int) -> None:
-    with suppress(OSError):  # prune sweeps what cannot be removed now
-        os.unlink(name, dir_fd=directory)

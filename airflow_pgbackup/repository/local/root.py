@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from airflow_pgbackup.errors import RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import OutcomeUnknown, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.repository.local.errors import FULL, hint, reason
-from airflow_pgbackup.repository.nofollow import make_directories_below, parent_below
+from airflow_pgbackup.repository.local.naming import name_exclusively
+from airflow_pgbackup.repository.nofollow import flush, make_directories_below, parent_below
 from airflow_pgbackup.wording import new_repository
 
 T = TypeVar("T")
 
+OTHERS = "Give the directories of the repository to the user who runs the workers, and write access to nobody else."
+"""The hint where somebody else has replaced a directory."""
 
 _LONGEST_NAMED = 300  # characters of a path in an error
 
@@ -102,6 +105,26 @@ class Root:
         except NotADirectoryError:  # a symbolic link
             return True
 
+    def give_name(self, key: str, temporary: Path, directory: int) -> None:
+        """Give a complete file its name, and make that durable.
+
+        :param temporary: the file, beside its place.
+        :param directory: a descriptor of the directory of both.
+        :raises AlreadyExists: the name is taken.
+        :raises OutcomeUnknown: the file has its name, but may lose it in a crash.
+        """
+        path = self.directory / key
+        with self.errors("cannot write", path):
+            name_exclusively(temporary, path, directory=directory)
+            if self.was_replaced(key, directory):
+                unlink(path.name, directory)
+                raise RepositoryError(f"{path.parent} was replaced while {path.name} was written", hint=OTHERS)
+        try:
+            with self.errors("cannot flush", path.parent):
+                flush(path.parent)
+        except RepositoryError as error:  # others see the file by now
+            raise OutcomeUnknown(f"{error.message}; {path} may be lost in a crash", hint=error.hint) from error
+
     def remove_empty(self, folder: Path) -> None:
         """Remove a directory and its parents where they are empty: a repository has none, as S3 has none."""
         while folder != self.directory:
@@ -130,3 +153,9 @@ class Root:
             if error.errno in FULL:
                 message = f"the repository is full: {message}"
             raise RepositoryError(message, hint=hint(error.errno)) from error
+
+
+def unlink(name: str, directory: int) -> None:
+    """Remove a file if that is possible; prune sweeps what cannot be removed now."""
+    with suppress(OSError):
+        os.unlink(name, dir_fd=directory)

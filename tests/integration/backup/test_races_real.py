@@ -73,8 +73,9 @@ def stepping(call: Callable[..., None]) -> Callable[..., None]:
 
 @verbs
 def test_on_a_file_system(verb: Callable[[Repository], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "name_exclusively", stepping(local.name_exclusively))
-    monkeypatch.setattr(local, "flush", stepping(local.flush))
+    monkeypatch.setattr(local_root, "name_exclusively", stepping(local_root.name_exclusively))
+    for module in (local, local_root):
+        monkeypatch.setattr(module, "flush", stepping(module.flush))
     monkeypatch.setattr(local_root, "make_directories_below", stepping(local_root.make_directories_below))
     number = itertools.count()
 
