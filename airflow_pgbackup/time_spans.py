@@ -1,8 +1,9 @@
-"""Spans of time that a user gives: a timedelta, or a number of seconds where a parameter says so."""
+"""Spans of time: as a user gives them (a timedelta, a number of seconds, text like ``36h``), and for people."""
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import timedelta
 
 from airflow_pgbackup.errors import ConfigurationError
@@ -13,6 +14,7 @@ LONGEST = timedelta(days=36_525)
 """100 years. More is a mistake, and times so far back cannot be calculated."""
 
 _SHOWN = 200
+_UNITS = {"h": 1, "d": 24, "w": 7 * 24}
 
 
 def require_timedelta(name: str, value: object) -> timedelta:
@@ -50,6 +52,25 @@ def seconds(name: str, value: object) -> float:
     if not 0 < value <= LONGEST.total_seconds():
         raise _invalid(name, value, "Use a number of seconds above 0 and of at most 100 years.")
     return value
+
+
+def parse_span(text: str) -> timedelta:
+    """Return ``36h``, ``30d``, ``8w``, ``1w12h`` as a time span. Months and years vary in length, so there are none.
+
+    :raises ConfigurationError: for anything else.
+    """
+    parts = re.findall(r"(\d{1,6})([hdw])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ConfigurationError(
+            f"{text!r} is not a time span", hint="Write hours, days and weeks like 36h, 30d, 8w, 1w12h."
+        )
+    return timedelta(hours=sum(int(number) * _UNITS[unit] for number, unit in parts))
+
+
+def span_text(span: timedelta) -> str:
+    """Return a span for people: ``30 days``, ``24 hours``."""
+    hours = span.total_seconds() / 3600
+    return f"{hours / 24:g} days" if hours % 24 == 0 and hours != 24 else f"{hours:g} hours"
 
 
 def _invalid(name: str, value: object, hint: str) -> ConfigurationError:

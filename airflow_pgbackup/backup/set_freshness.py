@@ -84,7 +84,7 @@ def _judge(
     complete = _complete(repository, sets, now, notes)
     newest = next(complete, None)
     unusable = members.unusable(newest.members) if newest else []
-    told = tuple(notes[:_NAMED])
+    shown = tuple(notes[:_NAMED])  # not those on older sets
     whole = _whole(complete, unusable, members) if unusable else newest
     problems: list[str] = []
     if newest is None:
@@ -103,7 +103,7 @@ def _judge(
         unusable=tuple(unusable),
         newest_whole=whole,
         problems=tuple(problems),
-        notes=told,
+        notes=shown,
     )
 
 

@@ -73,7 +73,6 @@ class VerificationRun:
     restore_seconds: float | None = None
     not_proven: NotProven | None = None
     hint: str | None = None
-    """The hint for a failure."""
 
     def run(self) -> Verification:
         watch = Stopwatch()
@@ -140,14 +139,8 @@ class VerificationRun:
             raise NotProven(error.message, hint=error.hint) from error
         if wrong:
             self._fail("integrity", wrong, _HINTS["integrity"])
-        files = len(self.manifest.artifact.files)
-        self.checks.append(
-            Check(
-                "integrity",
-                "pass",
-                f"{human_bytes(self.manifest.artifact.size)} in {files} file{'s' * (files > 1)} as dumped, by sha256",
-            )
-        )
+        files = counted(len(artifact.files), "file")
+        self.checks.append(Check("integrity", "pass", f"{human_bytes(artifact.size)} in {files} as dumped, by sha256"))
         if unknown is not None:
             raise unknown
         return checked
@@ -163,9 +156,9 @@ class VerificationRun:
                 f"{counted(len(contents.tables), 'table')} with {counted(rows, 'row')} read to the end",
             )
         )
-        self._source()
+        self._compare_with_source()
 
-    def _source(self) -> None:
+    def _compare_with_source(self) -> None:
         """Compare the rows that were counted in the source with those in the archive."""
         if self.manifest.source_rows is None:
             return
@@ -195,7 +188,7 @@ class VerificationRun:
         digits = self.manifest.options.get("extra_float_digits")
         rounded = are_floats_rounded(digits)
         self.checks += [Check("note", "pass", note) for note in found.notes]
-        self._source()
+        self._compare_with_source()
         if found.differences:
             wrong = [f"{each.kind} {each.name} {each.detail}" for each in found.differences]
             self._fail("restore", wrong, _HINTS["differences"])
@@ -211,7 +204,6 @@ class VerificationRun:
                 + (f"; the dump rounded floating-point values (extra_float_digits {digits})" if rounded else ""),
             )
         )
-
         self._judge(found.checks)
 
     def _unreadable(self, check: str, error: VerificationFailed) -> NoReturn:

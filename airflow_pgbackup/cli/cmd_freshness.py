@@ -16,13 +16,13 @@ from airflow_pgbackup.cli.display import age, count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
-from airflow_pgbackup.repository.calendar_time import parse_duration
+from airflow_pgbackup.time_spans import parse_span
 
 
 def run(session: Session) -> None:
     arguments, repository = session.arguments, repository_argument(session)
     rules = FreshnessRules(
-        max_age=parse_duration(arguments.max_age),
+        max_age=parse_span(arguments.max_age),
         minimum_level=minimum_level_argument(session),
         max_drop=arguments.max_drop or None,
         allow_drop=tuple(arguments.allow_drop),

@@ -13,9 +13,9 @@ from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.not_empty import not_empty
-from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.terminal import styled
+from airflow_pgbackup.time_spans import parse_span
 
 
 def run(session: Session) -> None:
@@ -62,4 +62,4 @@ def run(session: Session) -> None:
 
 def _span(name: str, text: str | None) -> timedelta | None:
     given = not_empty(name, text)
-    return None if given is None else parse_duration(given)
+    return None if given is None else parse_span(given)

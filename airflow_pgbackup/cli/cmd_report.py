@@ -7,13 +7,13 @@ from airflow_pgbackup.backup.report import as_html, as_text, report
 from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.output_file import output_file, replace_file
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.repository.calendar_time import parse_duration
+from airflow_pgbackup.time_spans import parse_span
 
 
 def run(session: Session) -> None:
     arguments, repository = session.arguments, repository_argument(session)
     page, picture = output_file(arguments.html, "--html"), output_file(arguments.plot, "--plot")
-    target = Target(max_age=parse_duration(arguments.max_age), level=arguments.level)
+    target = Target(max_age=parse_span(arguments.max_age), level=arguments.level)
     with session.working(f"reading {repository.uri}"):
         found = report(
             repositories=[repository],

@@ -92,10 +92,7 @@ class PgBackupOperator(BaseOperator):
         return made
 
     def execute(self, context: Context) -> dict[str, object]:
-        from airflow_pgbackup.backup.context import RunContext
-        from airflow_pgbackup.hooks.identities import identities_of
         from airflow_pgbackup.postgres.tools.cancel import Cancel
-        from airflow_pgbackup.settings import load
 
         self._cancel = cancel = Cancel()
         self._work, self._figures = Work(), Figures()
@@ -104,25 +101,7 @@ class PgBackupOperator(BaseOperator):
             if self._killed:
                 raise Canceled("canceled before it started")
             require_given(self, self._lost)
-            settings = load(airflow=True)
-            if self.recipients is not None:
-                recipients = given_recipients(self.recipients)
-                if settings.recipients and not recipients:
-                    log.line(f"warning: recipients is empty: not encrypted, although {setting('recipients')} is set")
-                settings = replace(settings, recipients=recipients)
-            conn_id = self.identity_conn_id or settings.identity_conn_id
-            run = RunContext(
-                settings=settings,
-                cancel=cancel,
-                log=log.line,
-                deadline=None if self.deadline is None else seconds("deadline", self.deadline),
-                origin=origin(context),
-                seed=self._seed(context),
-                not_before=getattr(context.get("dag_run"), "start_date", None),
-                identities=cache(lambda: identities_of(conn_id)) if conn_id else None,  # a dump needs no secret key
-                on_backup=self._figures.take_backup,
-                on_verification=self._note_verification,
-            )
+            run = self._run_context(context, cancel, log)
             with measured(self, self._figures) as result:
                 result.update(encodable(with_second_try(lambda: self._run(context, run), log, cancel)))
             self._work.finish(result)
@@ -142,6 +121,35 @@ class PgBackupOperator(BaseOperator):
         # Raised outside the handler, so that the log shows one error.
         raise failure
 
+    def _run_context(self, context: Context, cancel: Cancel, log: TaskLog) -> RunContext:
+        """Return the context for the verb, from the settings and the task's own arguments.
+
+        :raises ConfigurationError: a setting or an argument is invalid.
+        """
+        from airflow_pgbackup.backup.context import RunContext
+        from airflow_pgbackup.hooks.identities import identities_of
+        from airflow_pgbackup.settings import load
+
+        settings = load(airflow=True)
+        if self.recipients is not None:
+            recipients = given_recipients(self.recipients)
+            if settings.recipients and not recipients:
+                log.line(f"warning: recipients is empty: not encrypted, although {setting('recipients')} is set")
+            settings = replace(settings, recipients=recipients)
+        conn_id = self.identity_conn_id or settings.identity_conn_id
+        return RunContext(
+            settings=settings,
+            cancel=cancel,
+            log=log.line,
+            deadline=None if self.deadline is None else seconds("deadline", self.deadline),
+            origin=origin(context),
+            seed=self._seed(context),
+            not_before=getattr(context.get("dag_run"), "start_date", None),
+            identities=cache(lambda: identities_of(conn_id)) if conn_id else None,  # a dump needs no secret key
+            on_backup=self._figures.take_backup,
+            on_verification=self._note_verification,
+        )
+
     @abstractmethod
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         """Call the verb with ``run`` as its context. The result goes to XCom: a reference, plain JSON."""
@@ -160,7 +168,7 @@ class PgBackupOperator(BaseOperator):
         """Return the connection, and note for the lineage that the task dumps its database, or restores into it."""
         return self._work.connects(connection, reads=reads) if self._work else connection
 
-    def _noted(self, *, read: object = None, wrote: object = None) -> None:
+    def _note(self, *, read: object = None, wrote: object = None) -> None:
         """Note the references of the backups that the task reads and writes."""
         if self._work is not None:
             self._work.read = read if isinstance(read, Mapping) else self._work.read

@@ -100,7 +100,7 @@ class DumpOperator(PgBackupOperator):
 
         backup = verb(read_along=self.verify is not None, **arguments)
         self._link_to(arguments["repository"], backup)
-        self._noted(wrote=backup)
+        self._note(wrote=backup)
         if self.verify is not None and not reaches(backup["verified"], self.verify):
             backup = verify(reference=backup, repository=arguments["repository"], context=arguments["context"])
         return backup

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
-_FAIL_ON = ("error", "warning", "never")
+_SEVERITIES = ("error", "warning")
+_FAIL_ON = (*_SEVERITIES, "never")
 
 
 class PgBackupCheckOperator(PgBackupOperator):
@@ -91,6 +92,7 @@ class PgBackupCheckOperator(PgBackupOperator):
         return as_label(self.server or self.postgres_conn_id, self.database)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
+        from airflow_pgbackup.backup.progress import counted
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
         if self.fail_on not in _FAIL_ON:
@@ -106,12 +108,12 @@ class PgBackupCheckOperator(PgBackupOperator):
             printing(self.log.error if finding.severity == "error" else self.log.warning)(str(finding))
         if not findings:
             self.log.info("no problems found")
-        counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _FAIL_ON[:2]}
+        counts = {severity: sum(finding.severity == severity for finding in findings) for severity in _SEVERITIES}
         failing = [one for one in findings if one.severity == "error" or self.fail_on == "warning"]
         if failing and self.fail_on != "never":
             raise PgBackupError(
                 "check found "
-                + " and ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts.items() if count)
+                + " and ".join(counted(count, name) for name, count in counts.items() if count)
                 + f": {'; '.join(finding.message for finding in failing)}",
                 hint=failing[0].hint if len(failing) == 1 else "The log has a hint for each.",
             )

@@ -143,7 +143,7 @@ class PgRefreshOperator(PgBackupOperator):
             self.backup = backup_of_event(self, context, run.cancel)
         repository, reference = chosen_backup(self, run.cancel)
         self._link_to(repository, reference)
-        self._noted(read=reference)
+        self._note(read=reference)
         return refresh(
             reference=reference,
             repository=repository,

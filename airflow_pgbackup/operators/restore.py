@@ -219,7 +219,7 @@ class PgRestoreOperator(PgBackupOperator):
         options = self._options()
         repository, reference = chosen_backup(self, run.cancel)
         self._link_to(repository, reference)
-        self._noted(read=reference)
+        self._note(read=reference)
         globals_from = None
         if self.globals_backup is not None:
             uri = repository_of(self.globals_backup)

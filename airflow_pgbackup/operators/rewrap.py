@@ -56,8 +56,8 @@ class PgBackupRewrapOperator(PgBackupOperator):
 
         backup: Any = self.backup  # rendered: the XComArg is a reference now
         repository = open_repository(repository_of(backup), self.aws_conn_id, cancel=run.cancel)
-        self._noted(read=backup)
+        self._note(read=backup)
         rewrapped = rewrap(reference=backup, repository=repository, context=run)
         self._link_to(repository, rewrapped)
-        self._noted(wrote=rewrapped)
+        self._note(wrote=rewrapped)
         return rewrapped

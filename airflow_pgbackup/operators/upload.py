@@ -84,7 +84,7 @@ class PgBackupUploadOperator(PgBackupOperator):
         destination = repositories.open(self.destination, self.destination_aws_conn_id, extra_args=extra_args)
         if is_true("init_repository", self.init_repository):
             destination.init()
-        self._noted(read=self.backup)
+        self._note(read=self.backup)
         uploaded = upload(
             reference=self.backup,  # type: ignore[arg-type]  # rendered: the XComArg is a reference now
             source=repositories.open(repository_of(self.backup), self.aws_conn_id),
@@ -93,5 +93,5 @@ class PgBackupUploadOperator(PgBackupOperator):
             context=run,
         )
         self._link_to(destination, uploaded)
-        self._noted(wrote=uploaded)
+        self._note(wrote=uploaded)
         return uploaded

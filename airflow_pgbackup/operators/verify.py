@@ -84,7 +84,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         backup: Any = self.backup  # rendered: the XComArg is a reference now
         repository = open_repository(repository_of(backup), self.aws_conn_id, cancel=run.cancel)
         self._link_to(repository, backup)
-        self._noted(read=backup)
+        self._note(read=backup)
         return verify(
             reference=backup,
             repository=repository,

@@ -38,7 +38,7 @@ from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
-from airflow_pgbackup.time_spans import check_span
+from airflow_pgbackup.time_spans import check_span, span_text
 from airflow_pgbackup.wording import parameter, parameters
 
 
@@ -232,17 +232,17 @@ def _without(member: Backup, gone: Sequence[datetime], zone: tzinfo) -> list[_Pa
     return [(0, replace(member, id="", started_at=at), _local(at, zone)) for at in gone]
 
 
-def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tuple[Backup, str]]:
-    """Apply the rules to ``eligible``, newest first; yield those of rank ``mine`` that they keep."""
-    for number, (rank, backup, _) in enumerate(eligible[: policy.keep_last], 1):
-        if rank == mine:
+def _apply(eligible: Sequence[_Past], rank: int, policy: Policy) -> Iterator[tuple[Backup, str]]:
+    """Apply the rules to ``eligible``, newest first; yield those of one rank that they keep."""
+    for number, (its_rank, backup, _) in enumerate(eligible[: policy.keep_last], 1):
+        if its_rank == rank:
             yield backup, f"last {number}/{policy.keep_last}"
     if policy.keep_within is not None:
         newest, text = eligible[0][1].started_at, span_text(policy.keep_within)
-        for rank, backup, _ in eligible:
+        for its_rank, backup, _ in eligible:
             if newest - backup.started_at > policy.keep_within:
                 break
-            if rank == mine:
+            if its_rank == rank:
                 yield backup, f"within {text} of the newest"
     for name, period in PERIODS.items():
         if not (wanted := getattr(policy, f"keep_{name}")):
@@ -251,11 +251,11 @@ def _apply(eligible: Sequence[_Past], mine: int, policy: Policy) -> Iterator[tup
         # By key, not by change of key: a clock set back over midnight begins the same day twice.
         newest_of = dict(zip(reversed(keys), reversed(eligible), strict=True))
         for number, key in enumerate(islice(dict.fromkeys(keys), wanted), 1):
-            rank, backup, local = newest_of[key]
-            if rank == mine:
+            its_rank, backup, local = newest_of[key]
+            if its_rank == rank:
                 yield backup, f"{name} {number}/{wanted} ({local.strftime(period.label)})"
         oldest = eligible[-1]
-        if oldest[0] == mine and len(newest_of) < wanted and newest_of[keys[-1]] is not oldest:
+        if oldest[0] == rank and len(newest_of) < wanted and newest_of[keys[-1]] is not oldest:
             yield oldest[1], f"kept until there are {wanted} {name.removesuffix('y')}ies"
 
 
@@ -287,9 +287,3 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
         return moment.astimezone(zone)
     except OverflowError:  # year 1 in a forged id
         return moment
-
-
-def span_text(span: timedelta) -> str:
-    """Return a span for people: ``30 days``, ``24 hours``."""
-    hours = span.total_seconds() / 3600
-    return f"{hours / 24:g} days" if hours % 24 == 0 and hours != 24 else f"{hours:g} hours"

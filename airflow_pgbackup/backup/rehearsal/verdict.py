@@ -203,6 +203,7 @@ def judge(
     for line in lines:
         message = _text(line)
         state = sqlstate(message) or _guess(message)
+        fault = _hint(state or "", error.stderr, line)
         if state in (*_UNDEFINED, "42703") and other_versions:
             return NotProven(
                 f"{label} has other versions of extensions, which may lack what the dump uses: "
@@ -226,25 +227,26 @@ def judge(
             )
         of_expression = state == _UNIQUE and any(map(_OF_EXPRESSION.search, error.stderr))
         if other_locale and state is not None and (state in _TEXT_ORDER or of_expression):
-            otherwise = _hint(state, error.stderr, line)
             return NotProven(
                 f"{other_locale}, so text may compare differently than in the source: {error.message}",
-                hint="Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
-                f"{parameter('create', True)}.{f' If it fails there too: {otherwise}' if otherwise else ''}",
+                hint=_or_else(
+                    "Rehearse on a server that has the locale of the source. A plain dump names it if dumped with "
+                    f"{parameter('create', True)}.",
+                    fault,
+                ),
             )
         if state and state in _BY_VALUE and (table := _TABLE.search(message)) and not {"", table[1]}.isdisjoint(money):
-            otherwise = _hint(state, error.stderr, line)
             return NotProven(
                 "the server may read values of type money otherwise than the source, by another lc_monetary: "
                 f"{error.message}",
-                hint=f"{_SAME_MONEY}{f' If it fails there too: {otherwise}' if otherwise else ''}",
+                hint=_or_else(_SAME_MONEY, fault),
             )
         if other_zone and (state in _BY_ZONE or of_expression or (generated and state == _UNIQUE)):
-            otherwise = _hint(state or "", error.stderr, line)
             return NotProven(
                 f"{other_zone}, so a function may return another day or hour than in the source: {error.message}",
-                hint="Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch)."
-                f"{f' If it fails there too: {otherwise}' if otherwise else ''}",
+                hint=_or_else(
+                    "Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch).", fault
+                ),
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(
@@ -252,11 +254,16 @@ def judge(
                 hint="Dump that too, or restore into a database that has it (mode into_existing).",
             )
         if state is not None and state.startswith((*_FAULTS_OF_DUMP, "3F")):
-            return VerificationFailed(f"it cannot be restored: {error.message}", hint=_hint(state, error.stderr, line))
+            return VerificationFailed(f"it cannot be restored: {error.message}", hint=fault)
     return NotProven(
         f"the restore failed, perhaps not because of the backup: {error.message}",
         hint=hint_for("\n".join(lines)) or f"Resolve the cause and rehearse again, or {_SCRATCH}.",
     )
+
+
+def _or_else(hint: str, fault: str | None) -> str:
+    """Return a hint, with that for a fault of the dump if there is one."""
+    return f"{hint} If it fails there too: {fault}" if fault else hint
 
 
 def _may_be_of_service(message: str, stderr: Sequence[str]) -> bool:

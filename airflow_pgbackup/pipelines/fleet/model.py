@@ -24,9 +24,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.repository.calendar_time import find_zone, parse_duration
+from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.time_spans import parse_span
 
 SERVER_NAME = r"^[A-Za-z0-9_.-]+$"
 WITHOUT_IMPORTS = {"imports": False}
@@ -48,7 +49,7 @@ def in_words(error: ConfigurationError) -> str:
 def _span(value: Any) -> Any:
     if isinstance(value, str):
         try:
-            value = parse_duration(value)
+            value = parse_span(value)
         except ConfigurationError as error:
             raise _invalid(in_words(error)) from None
     if not isinstance(value, timedelta):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.repository.calendar_time import parse_duration
+from airflow_pgbackup.time_spans import parse_span
 
 MODES = ("governance", "compliance")
 LONGEST = timedelta(days=36_500)
@@ -49,7 +49,7 @@ class ObjectLock:
         if lock_for is None or lock_for == "":
             return None
         if isinstance(lock_for, str):
-            lock_for = parse_duration(lock_for)
+            lock_for = parse_span(lock_for)
         if not isinstance(lock_for, timedelta):
             raise ConfigurationError(f"invalid lock_for: {lock_for!r}", hint=_HINT)
         return cls(lock_for, str(lock_mode or MODES[0]))

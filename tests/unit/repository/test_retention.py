@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.repository.calendar_time import parse_duration
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import LEVELS, Series
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
 from airflow_pgbackup.repository.retention import counts as counts_at
+from airflow_pgbackup.time_spans import parse_span
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=timezone.utc)
 APP = Series("prod", "app")
@@ -486,13 +486,13 @@ def test_the_policy_as_json() -> None:
     [("36h", timedelta(hours=36)), ("30d", timedelta(days=30)), ("1w12h", timedelta(days=7, hours=12))],
 )
 def test_durations(text: str, span: timedelta) -> None:
-    assert parse_duration(text) == span
+    assert parse_span(text) == span
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "1y", "1m", "-1d", "1.5d", "1d ", "1d2", "9999999d"])
 def test_what_is_not_a_duration(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a time span"):
-        parse_duration(text)
+        parse_span(text)
 
 
 def test_the_time_grows_with_the_number_of_backups() -> None:
