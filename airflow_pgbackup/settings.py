@@ -40,10 +40,10 @@ class Settings:
     """``--lock-wait-timeout`` unless the DAG sets it: pg_dump gives up instead of waiting for DDL without limit."""
 
     max_replay_lag: float = 0.0
-    """A standby further behind its primary is not dumped, unless the DAG sets another limit; 0 is no limit."""
+    """A standby further behind its primary is not dumped, unless the DAG sets another limit; 0 means no limit."""
 
     max_bytes_per_second: float = 0.0
-    """The rate of pg_dump's output, which limits the load of the source, unless the DAG sets another; 0 is no limit."""
+    """The rate of pg_dump's output, which limits the load of the source, unless the DAG sets another; 0 means none."""
 
     lock_holder_query: str = "hide"
     """Whether the log of a dump that waits for a lock has the first words of its holder's query: ``hide``, ``show``."""

@@ -40,7 +40,7 @@ class Wording:
 
     def complete_set(self) -> str:
         """Return how a partial backup set is made complete, as sentences."""
-        return "See the failed tasks of what is missing. Clear them and the set's task: the set is completed then."
+        return "See the failed tasks of what is missing. Clear them and the set's task, which then completes the set."
 
     def identity(self) -> str:
         """Return where a secret key of age is given, as an adverbial."""

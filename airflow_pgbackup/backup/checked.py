@@ -74,7 +74,7 @@ class Marks:
 class Expected:
     """Reads what must be the bytes of a file of the manifest, and nothing more.
 
-    :param stored: they are those in the repository, not decrypted ones.
+    :param stored: the source gives the bytes in the repository, not decrypted ones.
     :raises VerificationFailed: when read: their number or, at the end, their SHA-256 differs.
     """
 
@@ -110,7 +110,7 @@ class Checked:
     """A checked artifact.
 
     :ivar marks: by key.
-    :ivar path: of a private copy, if one was made, decrypted.
+    :ivar path: of a private copy, if one was made: decrypted, if there are identities.
     :ivar identities: decrypt the stream of an encrypted artifact.
     """
 

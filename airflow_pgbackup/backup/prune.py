@@ -73,7 +73,8 @@ def prune(
          "decisions": [{"series" (its folder), "id", "started_at", "size", "state", "verified", "keep", "reasons": []}],
          "leftovers": [{"key", "modified", "size" (None where not known)}],
          "sets": ["prod/@sets/…"] (backup sets without any backup left, removed unless only some series are pruned),
-         "notes": ["a series that …"],
+         "notes": ["prod/app: no backup verified at archive: nothing is deleted", …],
+         "ignored": [{"series", "id", "why": […]}] (backups whose files prove less than their names),
          "swept": ["/tmp/pgbackup-private-…"] (leftovers of killed processes on this machine)}
 
     :raises ConfigurationError: the grace period is too short.

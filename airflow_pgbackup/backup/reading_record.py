@@ -32,7 +32,7 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
     :param report: its ``finished_at`` is moved to after the start of the backup. A failure is later than every pass
         that exists, and a pass than every failure, whatever the clocks say.
     :raises ManifestError: the verification violates its schema.
-    :raises BackupNotFound: the backup was removed meanwhile; then the verification is, too.
+    :raises BackupNotFound: the backup was removed during the operation, and the verification with it.
     """
     report = replace(report, finished_at=_time_to_write(repository, manifest, report))
     key = layout.verification_key(
@@ -86,7 +86,7 @@ def record_reading(
 
     :param watch: begun with the dump.
     :return: the backup as the repository has it now; unchanged if its contents are not known, which is logged.
-    :raises BackupNotFound: it was removed meanwhile.
+    :raises BackupNotFound: it was removed during the operation.
     :raises RepositoryError: the verification cannot be written.
     """
     manifest = evidence.require_manifest()

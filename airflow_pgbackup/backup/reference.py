@@ -30,7 +30,7 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 
 SEED = "seed_sha256"
-"""The manifest's ``origin`` holds the digest of the seed under this key: six digits in an id are no proof."""
+"""The manifest's ``origin`` holds the digest of the seed under this key: six digits in an id prove nothing."""
 
 
 def reference_of(repository: Repository, evidence: Evidence) -> dict[str, object]:

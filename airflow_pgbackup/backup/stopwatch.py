@@ -1,4 +1,4 @@
-"""When work began and ended, and how long it took, although the clock may be set meanwhile."""
+"""When work began and ended, and how long it took, even if the clock is set in between."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.protection import Version
 
 MOST_ROUNDS = 3
-"""How often files are restored that prune deletes meanwhile."""
+"""How many times files are restored, because prune may delete them again while they are restored."""
 
 
 def undelete(*, repository: Repository, series: Series, id: str, context: RunContext | None = None) -> LostBackup:

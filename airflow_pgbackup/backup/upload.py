@@ -2,7 +2,7 @@
 
 The bytes are compared with the manifest's digests on the way. Where the store copies on its own, the version that it
 copied is read and compared before the manifest makes a backup of the copy. A complete copy that exists already stays as
-it is, so a task may run again. What another try has left, or is writing, is not changed.
+it is, so a task may run again. What another attempt has left, or is writing, is not changed.
 """
 
 from __future__ import annotations

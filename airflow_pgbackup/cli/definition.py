@@ -156,7 +156,8 @@ COMMANDS = (
             "--max-size",
             default="50GiB",
             metavar="SIZE",
-            help="limit for the artifacts together (default: 50GiB); a larger one is rehearsed alone",
+            help="limit for the artifacts together (default: 50GiB); a larger one is rehearsed last, when its "
+            "series is first",
         ),
         argument("--scratch", action="store_true", help=SCRATCH),
         IDENTITY,
@@ -263,8 +264,8 @@ COMMANDS = (
         argument("--maintenance-db", metavar="NAME", help="connect here to manage databases (default: postgres)"),
         argument("--allow-older-server", action="store_true", help="restore into an older version of PostgreSQL"),
         argument("--no-analyze", action="store_true", help="skip ANALYZE, which gathers the planner's statistics"),
-        more="The target is the database named as the one that was dumped, or --dbname; never PGDATABASE or the "
-        "dbname of a service. It is printed before anything is done. To replace a database of another name, "
+        more="The target is the database with the name of the dumped one, or that in --dbname; never PGDATABASE or "
+        "the dbname of a service. It is printed before anything is done. To replace a database of another name, "
         "give --dbname, and type the name again at the terminal, or add --yes. postgres and the templates are "
         "never replaced.\n"
         f"A cluster creates its databases itself.\n\n{CONNECT}",
@@ -346,7 +347,7 @@ COMMANDS = (
             metavar="SPAN",
             help="delete a backup only when those that replace it have been stored for SPAN: 7d",
         ),
-        label("--keep-label", "besides, keep each with this label; * and ? are wildcards; may be repeated"),
+        label("--keep-label", "also keep each backup with this label; * and ? are wildcards; may be repeated"),
         argument(
             "--keep-at-least", type=int, default=1, metavar="N", help="keep at least N backups that count (default: 1)"
         ),
@@ -417,8 +418,9 @@ COMMANDS = (
         argument(
             "--output", metavar="FILE", help="replace this file atomically instead of printing, such as pgbackup.prom"
         ),
-        more="Times are Unix times; 0 means never. What counts as verified is judged by the contents of files: of each "
-        "series, those of the newest backup, of the newest one verified at each level, and of the one rehearsed last.\n"
+        more="Times are Unix times; 0 means never. What is verified is decided by the contents of files. They are read "
+        "for three kinds of backups of each series: the newest, the newest verified at each level, and the one "
+        "rehearsed last.\n"
         f"If the repository cannot be read, FILE stays as it is.\n\n{S3}",
     ),
     command(

@@ -19,7 +19,7 @@ def identities_of(conn_id: str) -> Identities:
     """Return the secret keys that a connection of any type has as its password. Airflow's logs mask them from then on.
 
     :raises NotProven: Airflow finds no connection with that id, perhaps only on this worker.
-    :raises ConfigurationError: it has no password, or one that is no identity of age.
+    :raises ConfigurationError: it has no password, or one that is not an identity of age.
     """
     from airflow_pgbackup.encryption.identities import Identities, secrets_of_age
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Figures:
-    """What a dump or a verification measured; None: nothing did.
+    """What a dump or a verification measured; None where nothing measured it.
 
     :param duration_seconds: of the dump or the verification.
     :param rows: in all tables.

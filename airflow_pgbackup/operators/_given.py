@@ -94,7 +94,7 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, Any]) -> lis
 def require_given(task: Any, lost: Sequence[str]) -> None:
     """Check that what was given is not empty, that names are text, and that lists are lists of text.
 
-    :param lost: what the function of this name returned.
+    :param lost: the arguments that :func:`lost` returned.
     :raises ConfigurationError: otherwise.
     """
     for name in lost:

@@ -35,7 +35,7 @@ class Work:
     :ivar reads_database: whether the database is the source; else it is the target.
     :ivar database: host, port and name; the name is empty for a server.
     :ivar read: the reference of the backup that the task read.
-    :ivar wrote: of the one that it wrote.
+    :ivar wrote: the reference of the backup that it wrote.
     :ivar databases: names of the restored databases; None: a restore has not finished, or has only been planned.
     """
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def seed(task: BaseOperator, context: Context) -> str:
     """Return what identifies a request: the same for each try of a task, so that a retry finds what an earlier try did.
 
-    It is another one if the task's rendered arguments differ, if the run was deleted and made again under its old id,
-    which has another start, and after a clear, since a person who clears a task wants it to run again. A clear sets
-    ``max_tries`` to the tries so far plus the retries (``clear_task_instances``). Those are the retries in the DAG as
-    Airflow last parsed it; the worker's may be newer. Two requests have the same sum only if the retries were lowered.
+    It changes with the task's rendered arguments; with the start of the run, so that a run that was deleted and made
+    again under its old id differs; and with a clear, since a person who clears a task wants it to run again. A clear
+    sets ``max_tries`` to the tries so far plus the retries (``clear_task_instances``). Those are the retries in the DAG
+    as Airflow last parsed it; the worker's may be newer. ``max_tries`` stays the same only if the retries were lowered.
     ``clear_number`` would not do: it belongs to the run, and counts the clears of other tasks.
     """
     ti = context["ti"]

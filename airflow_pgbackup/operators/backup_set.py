@@ -25,7 +25,7 @@ class PgBackupSetOperator(PgBackupOperator):
     what is missing. Give it the trigger rule ``all_done_min_one_success``, so that failed dumps do not stop it.
 
     The files in the repository decide whether a member is complete and verified. A backup of this run whose task has
-    been cleared and has not succeeded again is no member. A retry, or a clear of failed tasks,
+    been cleared and has not succeeded again is not a member. A retry, or a clear of failed tasks,
     adds to the same set; a clear of the whole run begins another one. A partial set never replaces a complete one. The
     databases of a set are not one snapshot.
 
@@ -143,7 +143,7 @@ class PgBackupSetOperator(PgBackupOperator):
 
 
 def _objection(ti: Any) -> Callable[[Mapping[str, object]], str | None]:
-    """Return the function that says why a backup of this run can be no member: its task did not succeed.
+    """Return the function that says why a backup of this run cannot be a member: its task did not succeed.
 
     Airflow keeps the result of a task that was cleared until the task starts again. One that never does, because its
     pod cannot be scheduled or somebody marked it as failed, still has the reference of the backup before the clear.

@@ -27,7 +27,7 @@ _RULES = (
 class PgBackupPruneOperator(PgBackupOperator):
     """Delete the backups that no rule keeps, for each series separately, and sweep the leftovers of crashes.
 
-    Only backups verified at ``minimum_level`` count; while none counts, none is deleted. Never deleted are the newest
+    Only backups verified at ``minimum_level`` count; until one counts, none is deleted. Never deleted are the newest
     backup of a series, the newest ``keep_at_least`` that count, what is pinned or locked by the store, and what is in
     the newest complete backup set of a server. ``docs/reference/retention.md`` explains the rules.
 
@@ -42,7 +42,7 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param sweep_only: delete no backup, only sweep the leftovers of crashes; takes no ``keep_…``. For a task that does
         not wait for a freshness sensor.
     :param server: only the series of this server, as the dump operators name it: a connection id by default.
-    :param databases: only these databases of ``server``. An empty list is none.
+    :param databases: only these databases of ``server``; an empty list selects none.
     :param postgres_conn_id: only the database of this connection, if ``databases`` is None, and by default its
         ``server``. Nothing connects to it.
     :param cluster: only, or also, the pg_dumpall backups of ``server``.
@@ -55,7 +55,7 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param replace_after: delete a backup only when those that replace it have been stored for this timedelta, by the
         store's clock; see ``docs/guides/append-only.md``.
     :param keep_at_least: keep at least this many backups that count.
-    :param keep_labels: keep, besides, every backup with one of these labels; ``*`` and ``?`` are wildcards.
+    :param keep_labels: also keep every backup with one of these labels; ``*`` and ``?`` are wildcards.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
     :param time_zone: the time zone in which days and hours begin, ``Europe/Berlin``.
@@ -167,7 +167,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         if database := PgBackupHook(self.postgres_conn_id).get_conninfo().dbname:
             return [database]
         raise ConfigurationError(
-            f"connection {self.postgres_conn_id} names no database, so its backups cannot be pruned",
+            f"no database given for connection {self.postgres_conn_id}, so its backups cannot be pruned",
             hint="Set databases, or the connection's schema.",
         )
 

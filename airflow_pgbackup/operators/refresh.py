@@ -60,7 +60,7 @@ class PgRefreshOperator(PgBackupOperator):
         ``postgres``, then ``template1``.
     :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
     :param plan_only: a dry run: read and check everything, log and return what would be done, and change nothing.
-    :param deadline: a limit for the refresh as a whole, in seconds or as a timedelta; None is no limit.
+    :param deadline: a limit for the refresh as a whole, in seconds or as a timedelta; None means no limit.
     """
 
     template_fields = (

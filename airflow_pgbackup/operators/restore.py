@@ -59,7 +59,7 @@ class PgRestoreOperator(PgBackupOperator):
     :param globals_aws_conn_id: for its repository.
     :param analyze: run ANALYZE afterwards, for the planner's statistics.
     :param plan_only: a dry run: read and check everything, log and return what would be done, and change nothing.
-    :param deadline: a limit for the restore as a whole, in seconds or as a timedelta; None is no limit.
+    :param deadline: a limit for the restore as a whole, in seconds or as a timedelta; None means no limit.
 
     The other parameters are pg_restore's options; see
     :class:`~airflow_pgbackup.postgres.options.pg_restore.RestoreOptions`. A plain dump is restored completely.

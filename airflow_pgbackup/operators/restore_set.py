@@ -42,7 +42,7 @@ class PgRestoreSetOperator(PgBackupOperator):
     :param allow_older_server: restore dumps of a newer major version of PostgreSQL, which may fail.
     :param analyze: run ANALYZE in each database, for the planner's statistics.
     :param plan_only: a dry run: check everything, log and return the plan, and change nothing.
-    :param deadline: a limit for each database, in seconds or as a timedelta; None is no limit.
+    :param deadline: a limit for each database, in seconds or as a timedelta; None means no limit.
     """
 
     template_fields = (

@@ -27,9 +27,9 @@ class PgBackupVerifyOperator(PgBackupOperator):
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=dump.output``.
     :param level: ``integrity``: the bytes are those that were dumped; a dump that airflow-pgbackup compressed is
-        verified at ``archive`` instead. ``archive``: and PostgreSQL's own reader reads them to the end, with rows
-        counted per table. ``restore``: and it was restored into a throwaway server, where every row and definition
-        was compared.
+        verified at ``archive`` instead. ``archive``: in addition, PostgreSQL's own reader reads them to the
+        end, and the rows of each table are counted. ``restore``: in addition, the backup is restored into a throwaway
+        server, and every row and definition is compared.
     :param scratch_conn_id: for level ``restore``: rehearse in a temporary database on this server, as its superuser,
         instead of in a throwaway server on the worker. For databases with extensions that the worker lacks.
     :param checks: for level ``restore`` of a database: SQL checks of the restored copy, each a SELECT that must be

@@ -122,7 +122,7 @@ def _check(dag_id: str, conf: Mapping[str, str], setting: str, default: Mapping[
             raise Refused(
                 409,
                 f"DAG {dag_id} has import errors",
-                "Airflow's home page shows them. Repair its file, then try again.",
+                "Airflow's home page shows them. Repair its file, then retry.",
             )
         if model.is_paused:
             raise Refused(

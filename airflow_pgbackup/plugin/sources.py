@@ -44,7 +44,7 @@ class Source:
 
     @property
     def place(self) -> tuple[str, str | None]:
-        """What tells its readings from those of other repositories."""
+        """What distinguishes its readings from those of other repositories."""
         return self.uri, self.aws_conn_id
 
     @property

@@ -114,7 +114,7 @@ class Repository(ABC):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Return everything below a folder, sorted by key, without our temporary files and names that are no keys.
+        """Return everything below a folder, sorted by key, without our temporary files and names that are not keys.
 
         :param prefix: a complete folder: ``app`` never means ``app_staging``. Empty: everything.
         :raises RepositoryError: it holds more than :mod:`.listing_limits` allows.

@@ -29,7 +29,7 @@ def missing(location: str) -> BackupNotFound:
     """Return the error for a file that does not exist, although a listing or a manifest has named it."""
     return BackupNotFound(
         f"{location} does not exist",
-        hint="Its backup may have been removed meanwhile, for example by prune: list the backups, and retry.",
+        hint="Its backup may have been removed since, for example by prune: list the backups, and retry.",
     )
 
 

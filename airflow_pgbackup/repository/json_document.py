@@ -33,7 +33,7 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Document(ABC):
-    """Base of the three kinds: manifest, verification, repository."""
+    """Base of the four kinds: manifest, verification, backup set, repository."""
 
     format_version: str = FORMAT_VERSION
     unknown: Mapping[str, object] = field(default_factory=dict)

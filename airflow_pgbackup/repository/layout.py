@@ -103,7 +103,9 @@ def encode_segment(name: str) -> str:
     if not segment:
         raise ConfigurationError("a server or database name is empty")
     if "\0" in name:
-        raise ConfigurationError(f"the name {name[:40]!r} holds a null byte, which PostgreSQL allows in no name")
+        raise ConfigurationError(
+            f"the name {name[:40]!r} contains a null byte, which PostgreSQL does not allow in names"
+        )
     if len(segment) > MAX_SEGMENT:
         raise ConfigurationError(
             f"the name {name[:40]!r}… takes {len(segment)} bytes as a directory name, more than {MAX_SEGMENT}",

@@ -61,11 +61,11 @@ def members_of(directory: Path) -> list[str]:
         raise RepositoryError(f"cannot read {directory}: {(error.strerror or type(error).__name__).lower()}") from None
     for path in paths:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise RepositoryError(f"{path} is neither a file nor a directory: not brought into the repository")
+            raise RepositoryError(f"{path} is neither a file nor a directory, so it cannot be stored in the repository")
         if path.is_file():
             members.append(path.relative_to(directory).as_posix())
     if not members:
-        raise RepositoryError(f"the directory {directory} is empty: not brought into the repository")
+        raise RepositoryError(f"the directory {directory} is empty, so there is nothing to store in the repository")
     return members
 
 

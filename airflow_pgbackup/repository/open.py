@@ -25,7 +25,7 @@ def open_repository(
     cancel: CancelFlag | None = None,
     client_of: Repository | None = None,
 ) -> Repository:
-    """Return the repository at a URI. Nothing is opened yet: a missing repository is an error when it is used.
+    """Return the repository at a URI. Nothing is opened yet: if the repository is missing, its first use fails.
 
     :param s3: how to reach an ``s3://`` repository; None: boto3's default credentials.
     :param cancel: checked while the repository is listed and, in S3, read.

@@ -42,7 +42,7 @@ _MOST_ROWS = 40
 
 
 class _Stopped(BaseException):
-    """The task was asked to stop. Airflow's sensor ignores or skips after an Exception, if the DAG wants that."""
+    """The task was asked to stop. Not an Exception: if the DAG wants that, Airflow's sensor ignores those, or skips."""
 
 
 class PgBackupFreshnessSensor(BaseSensorOperator):

@@ -40,7 +40,7 @@ def choose_time(
 ) -> BackupTime:
     """Return when a dump was made.
 
-    A header counts if it is plausible. It is not when
+    A header counts if it is plausible. It is not plausible if
 
     * the file's own name has a time more than :data:`TOLERANCE` away, and the file was not written about then: it was
       dumped again from a restored copy, or the clock of its machine was wrong, while whoever named the file meant the
@@ -57,8 +57,8 @@ def choose_time(
 
     :param header: the time in an archive, by the clock of its machine and without a time zone.
     :param modified: when the file was last written; a copy sets it to the time of the copy.
-    :param zone: of the machine that made the dump. If the name has a zone, as from ``date -u``, the header is in that
-        of the two in which it is closer to the name.
+    :param zone: of the machine that made the dump. If the name has a zone, as from ``date -u``, the header is read in
+        that one or in this one, whichever brings it closer to the time in the name.
     """
     stated = _in_utc(header, zone) if header else None
     if header and stated and name and name.moment.zone:

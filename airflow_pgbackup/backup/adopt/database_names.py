@@ -1,4 +1,4 @@
-"""Decide which database a plain script made without ``--create``, which does not name it, was dumped from."""
+"""Decide which database a plain script was dumped from: one made without ``--create`` does not name it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GENERIC = frozenset(
         "pgbackup", "pgdump", "pre", "post", "postgresql", "prod", "sql", "the", "weekly", "yearly",
     }
 )  # fmt: skip
-"""Words that do not name a database. A stem of nothing else does not tell which one a script is of."""
+"""Words that do not name a database. A stem without any other word does not show which one a script is of."""
 
 
 def stem(name: str, span: tuple[int, int] | None) -> str | None:
@@ -37,7 +37,7 @@ def stem(name: str, span: tuple[int, int] | None) -> str | None:
 
     :param name: a path, joined by ``/``.
     :param span: of the time in it.
-    :return: None if it only has words as ``backup`` or ``daily``.
+    :return: None if it has only words such as ``backup`` and ``daily``.
     """
     cut = "\0"
     if span:

@@ -132,12 +132,12 @@ class NameTimes:
 
     def _decide(self, choices: tuple[tuple[str, ...], ...], texts: Sequence[str]) -> tuple[str, ...]:
         """Return the patterns that fit all texts of one shape; of the most exact kind for which there is one."""
-        # A date that no pattern makes a date, or one in the future, says nothing about the others.
+        # A text that no pattern reads as a plausible date says nothing about the others.
         texts = [text for text in texts if any(self._moment(p, text) for patterns in choices for p in patterns)]
         for patterns in choices:
             if fitting := tuple(p for p in patterns if all(self._moment(p, text) for text in texts)):
                 return fitting
-        return choices[-1]  # each name by itself: dates that do not exist are none
+        return choices[-1]  # each name is then read by itself, and a date that does not exist is ignored
 
     def _moment(self, pattern: str, text: str) -> Moment | None:
         compiled = self._compiled.get(pattern)

@@ -123,7 +123,8 @@ class Plan:
         for series, times in files.items():
             if len(times) >= _MANY and max(times) - min(times) < timedelta(days=1):
                 warnings.append(
-                    f"the files of {len(times)} dumps of {series} have times of one day: copying lost their own"
+                    f"the files of {len(times)} dumps of {series} were all last written on one day, perhaps when "
+                    "they were copied"
                 )
         return warnings + self._equal_times() + self._single_dumps()
 

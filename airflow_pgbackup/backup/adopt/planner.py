@@ -162,7 +162,7 @@ class _Planner:
         return PlannedDump(dump, series, time, exact, source, notes=tuple(notes), stem=its_stem)
 
     def drop_guesses(self) -> None:
-        """Of the dumps that only have a month keep the one that its own name calls that of the month."""
+        """Drop dumps of which only the month is known, unless it is in their own name and no other dump is of it."""
         guessed = Counter((p.series, p.time.at) for p in self.plan.dumps if p.time.guessed)
         kept = []
         for planned in self.plan.dumps:
@@ -180,7 +180,7 @@ class _Planner:
     def drop_dumps_of_few_tables(self) -> None:
         """Drop dumps of single tables, which look like dumps of their database, by what earlier dumps have.
 
-        An earlier dump has another name then. One that has the same name may be of before tables were dropped.
+        Only if the earlier one has another name: one of the same name may be from before tables were dropped.
         """
         series: defaultdict[Series, list[PlannedDump]] = defaultdict(list)
         for planned in self.plan.dumps:
@@ -206,7 +206,7 @@ class _Planner:
 
     def drop_duplicates(self) -> None:
         """Of equal dumps keep one for each time that a header or a name gives: a database that did not change has the
-        same script every night. A copy that only has its file's time is not another night."""
+        same script every night. A copy that has only its file's time is not a dump of another night."""
         kept: list[PlannedDump] = []
         by_digest: dict[tuple[Series, str], list[PlannedDump]] = {}
         for planned in sorted(self.plan.dumps, key=_best_first):

@@ -40,10 +40,10 @@ class Replay:
     """The replay of a standby.
 
     :ivar lag_bytes: WAL that the primary has written, as far as the standby knows, and the standby has not replayed;
-        None if it knows nothing, as one that reads archived WAL only.
+        None if it knows nothing, like one that reads only archived WAL.
     :ivar lag_seconds: age of the data. It is 0 if all WAL is replayed while the WAL receiver is connected, however long
         ago the primary last wrote; else the time since the last replayed transaction; None if none was replayed.
-    :ivar reported: False if the server has no functions that report its replay, as Amazon Aurora, whose readers share
+    :ivar reported: False if the server has no functions that report its replay, like Amazon Aurora, whose readers share
         the writer's storage.
     """
 

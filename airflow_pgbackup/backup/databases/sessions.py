@@ -46,7 +46,7 @@ def with_option(params: ConnectionParams, setting: str) -> ConnectionParams:
 def session(params: ConnectionParams, cancel: Cancel | None = None, *, label: str | None = None) -> Iterator[Session]:
     """Open a session in autocommit mode, without the timeouts and read-only defaults of its role and database.
 
-    A query of which a policy would hide rows fails, instead of seeing less than all of them.
+    A query fails if a row-level security policy would hide rows from it, instead of returning only some of them.
 
     :param cancel: also ends the running statement.
     :param label: the session's application_name, which every session of the server can see.

@@ -92,7 +92,7 @@ class TemporaryDatabases:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # The name of this session tells other restores that the databases are in use, even if no session is in them.
+        # The name of this session shows other restores that the databases are in use, even if no session is in them.
         held = self._stack.enter_context(session(self._params, self._cancel, label=_LABEL + self._token))
         try:
             sweep(held, self._params, self._say)

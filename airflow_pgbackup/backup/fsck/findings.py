@@ -47,7 +47,7 @@ CODES = {
     "verification_other": "a verification of another backup or of another artifact",
     "verification_time": "a verification from before its backup, or from the future",
     "versions_unlisted": "credentials that may not list versions, so overwritten files are not found",
-    "versions_unread": "versions or locks of deleted backups that cannot be read, so nothing tells who deleted them",
+    "versions_unread": "versions or locks of deleted backups that cannot be read, so it is unknown who deleted them",
 }
 """Every code, and what it stands for. Codes are stable: scripts may compare them."""
 

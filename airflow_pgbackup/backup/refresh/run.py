@@ -81,7 +81,8 @@ def refresh(
         dropped.
     :param jobs: processes of pg_restore for rows and indexes; custom and directory formats.
     :param terminate_sessions: end the sessions in the old database at the swap; False fails if there are any.
-    :param maintenance_database: the database to connect to meanwhile; None tries ``postgres``, then ``template1``.
+    :param maintenance_database: the database to connect to while databases are renamed; None tries ``postgres``, then
+        ``template1``.
     :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
     :param dry_run: make all checks, return the plan, and change nothing.
     :param context: its deadline limits the complete refresh; the default is none. A second call with the same seed

@@ -55,7 +55,7 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
         f"{lacking}",
         hint=AS_OWNERS_HINT
         if definitions.as_owners
-        else "A restore fails likewise unless that role is a superuser, or has the privileges by a membership: grant "
+        else "A real restore fails in the same way, unless that role is a superuser or a member of one that may: grant "
         "them to it in the source and dump again, or rehearse on a scratch server that has the roles of the source.",
     )
 

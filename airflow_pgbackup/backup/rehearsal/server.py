@@ -240,7 +240,7 @@ class RehearsalServer:
 
     @contextmanager
     def not_proven_if_lost(self) -> Iterator[None]:
-        """Turn errors into NotProven if the server has ended or refuses a session: that is no fault of the backup.
+        """Turn errors into NotProven if the server has ended or refuses a session: that is not the backup's fault.
 
         :raises NotProven: the server ended, or terminated or refused a session.
         """

@@ -237,7 +237,7 @@ def judge(
             )
         if state and state in _BY_VALUE and (table := _TABLE.search(message)) and not {"", table[1]}.isdisjoint(money):
             return NotProven(
-                "the server may read values of type money otherwise than the source, by another lc_monetary: "
+                "the server may read values of type money differently from the source, as its lc_monetary differs: "
                 f"{error.message}",
                 hint=_or_else(_SAME_MONEY, fault),
             )

@@ -73,8 +73,8 @@ class ArchiveLoader:
     """Restores a custom, directory or tar archive into databases of one server.
 
     :param select: returns the entries to restore, of those that the options select.
-    :param may_be_empty: options that select nothing are no error, as where one section of the archive has no entries.
-    :param hide_values: messages must not show values that the server quotes, as those are of the rows.
+    :param may_be_empty: the options may select nothing, as when one section of the archive has no entries.
+    :param hide_values: keep values that the server quotes out of messages, because they are those of rows.
     :ivar entries: the entries to restore, in order.
     :ivar client: the client whose pg_restore does it.
     :raises ClientError, ConfigurationError: this machine has no suitable client.
@@ -129,7 +129,7 @@ class ArchiveLoader:
 
     @cached_property
     def properties(self) -> DatabaseProperties:
-        """Properties of the dumped database, without what the options exclude; with no_owner, its owner is the role."""
+        """Properties of the dumped database that options do not exclude; with no_owner, its owner is option role."""
         found = DatabaseProperties.of_entries(self._toc.entries).without(
             privileges=self._options.no_privileges,
             comments=self._options.no_comments,
@@ -148,7 +148,7 @@ class ArchiveLoader:
     def check_names(self, *, required: bool) -> None:
         """Check that the archive has what the options name; log a warning if not.
 
-        :param required: an error instead.
+        :param required: raise an error instead.
         :raises OptionError: it lacks a name.
         """
         if unmatched := unmatched_names(self._toc.entries, self._options):
@@ -181,7 +181,7 @@ class ArchiveLoader:
     def check_rows(self) -> None:
         """Check that rows cannot end a transaction. If they are INSERT statements, this reads them.
 
-        :raises VerificationFailed: such rows are more than pg_dump writes.
+        :raises VerificationFailed: the statements contain more than pg_dump writes.
         """
         if not (rows := inserted_rows(self.entries)):
             return

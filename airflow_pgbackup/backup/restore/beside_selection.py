@@ -141,7 +141,7 @@ def require_one(table: str, schemas: Sequence[str]) -> None:
     if len(schemas) > 1:
         raise OptionError(
             f'table "{table}" is in schemas {", ".join(sorted(schemas))}',
-            hint="Choose one of them by the option schemas.",
+            hint=f"Choose one of them with {parameter('schemas')}.",
         )
 
 

@@ -2,7 +2,7 @@
 
 pg_dumpall's script creates the databases under their names, one after the other. Here each is created under a temporary
 name, and one transaction renames all of them at the end: if the last one fails, none of them exists. Databases that
-initdb creates are restored in place, one after the other; what they got stays.
+initdb creates are restored in place, one after the other, and keep what was restored into them.
 """
 
 from __future__ import annotations

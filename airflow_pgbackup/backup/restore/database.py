@@ -95,8 +95,8 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
                 outcome.replaced = marker.replaced
             elif exists:
                 run.warn(
-                    f'keeping database {marker.replaced}, although the comment of database "{target.database}" says '
-                    "that this was its name before: the name or the owner is another one"
+                    f'keeping database {marker.replaced}: the comment of database "{target.database}" says '
+                    "that a restore replaced it, but its name is not one that a restore gives, or its owner differs"
                 )
         _drop_replaced(request, maintenance, outcome)
     counts = count_contents(run, target.connection)

@@ -54,7 +54,7 @@ _LOGIN = re.compile(rf"ALTER ROLE ({IDENTIFIER}) WITH (?:[A-Z]+ )*LOGIN[ ;]")
 _SUPERUSER = re.compile(rf"ALTER ROLE {IDENTIFIER} WITH SUPERUSER ")
 _REFUSED = (
     "Connect as a superuser: a role with CREATEROLE may not set all attributes of a role, nor grant every membership. "
-    "Or create the missing roles and tablespaces yourself before: those that exist are not changed."
+    "Or create the missing roles and tablespaces yourself first: those that exist are not changed."
 )
 _SKIPPED = ("SET ", "RESET ", "DROP ", "SELECT pg_catalog.set_config")
 _SECRET = re.compile(r"'(?:[^']|'')*'")
@@ -211,8 +211,8 @@ def apply_globals(
 ) -> None:
     """Create the roles in one transaction, then each tablespace.
 
-    CREATE TABLESPACE cannot run in a transaction. So a tablespace gets its name together with its options and grants:
-    if this process is killed between, it is no existing tablespace for the next call, which does not change those.
+    CREATE TABLESPACE cannot run in a transaction. So a tablespace gets its name in one transaction with its options and
+    grants. Otherwise, after a kill in between, the next call would take it for an existing one, and leave it as it is.
 
     :raises RestoreError: a statement failed; the error quotes it without literals, which may be passwords.
     """

@@ -32,7 +32,7 @@ from airflow_pgbackup.wording import parameter
 _TABLESPACE = re.compile(rf" TABLESPACE = {IDENTIFIER}$")
 _REFUSED = (
     "Connect as a superuser, or as a role that may change this for that role, parameter or database. Or create a "
-    f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which applies none of them."
+    f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which sets no properties."
 )
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
@@ -157,11 +157,11 @@ def _apply_settings(run: RestoreContext, params: ConnectionParams, settings: lis
 def change_existing(
     run: RestoreContext, params: ConnectionParams, properties: DatabaseProperties, *, settings: bool
 ) -> None:
-    """Give a database that every server has the properties of the dumped one. A failure is a warning.
+    """Give an existing database, such as ``postgres``, the properties of the dumped one. A failure is a warning.
 
-    Their comment may contain the marker of a restore of the dumped database, which is removed.
+    The dumped comment may contain the marker of an earlier restore; the caller removes it.
 
-    :param settings: the settings, which are for the restore itself too: the time zone, for example; or all others.
+    :param settings: True: its settings, which also apply to the restore, such as the time zone; False: the others.
     """
     for statement in properties.changes():
         if statement.is_setting != settings:

@@ -64,7 +64,7 @@ class SetTarget:
     def validate(self) -> None:
         """Check the fields.
 
-        :raises ConfigurationError: a number of jobs below 1, a NUL in the prefix, or databases that are no list.
+        :raises ConfigurationError: a number of jobs below 1, a NUL in the prefix, or databases that are not a list.
         """
         if isinstance(self.databases, str):
             raise ConfigurationError(

@@ -58,8 +58,8 @@ def write_set(
     :param minimum_level: None accepts each complete backup that has not failed a verification.
     :param reasons: why a database, or None for the globals, has no reference.
     :param set_id: of the set, as for a copy in another repository; by default from the seed and the discovery. A
-        backup that is older than this set is no member: it was copied by an earlier try.
-    :param objection: returns why a backup with this origin can be no member, or None.
+        backup that is older than this set is not a member: an earlier attempt copied it.
+    :param objection: returns why a backup with this origin cannot be a member, or None.
     :raises PartialSet: the set exists and is complete, and this one would be partial. Nothing was written.
     :raises RepositoryMismatch: a reference was made in another repository.
     :raises RepositoryError: the repository does not answer, or cannot be written.

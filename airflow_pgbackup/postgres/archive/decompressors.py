@@ -76,7 +76,7 @@ class _KeepsItsInput:
 
 
 class _Xz(_KeepsItsInput):
-    """xz. A dictionary larger than the limit is no fault of the file."""
+    """xz. A dictionary larger than the limit does not mean that the file is damaged."""
 
     def __init__(self) -> None:
         import lzma

@@ -63,7 +63,7 @@ class ConnectionParams:
     :ivar renew_every: seconds after which a tool's password file is rewritten while the tool runs.
     :ivar peer_uid: a session is refused unless the server process runs as this uid, by SO_PEERCRED of unix(7). For a
         socket in a directory that others can write to. libpq's ``requirepeer`` takes only user names.
-    :ivar sessions: where our sessions are registered, so that they can be broken off.
+    :ivar sessions: where our sessions are registered, so that they can be interrupted.
     """
 
     keywords: Mapping[str, str]
@@ -260,6 +260,6 @@ def _check_lists(keywords: Mapping[str, str]) -> None:
     hosts = {counts[name] for name in ("host", "hostaddr") if name in counts}
     if len(hosts) > 1 or (counts.get("port", 1) > 1 and counts["port"] not in (hosts or {1})):
         raise ConfigurationError(
-            "the lists of the connection differ in length: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
+            "the numbers of hosts and ports differ: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
             hint="Give one port for each host, or one for all, and one address for each name.",
         )

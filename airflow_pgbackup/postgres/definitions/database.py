@@ -158,7 +158,7 @@ class DatabaseStatements:
                 self.creator = self.session
 
     def add_other(self) -> None:
-        """Take what is no such statement, such as rows of a table."""
+        """Take what is not such a statement, such as rows of a table."""
         self._scope.leave()
 
 

@@ -28,7 +28,7 @@ _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTS
 def link_into(
     repository: LocalRepository, key: str, root: Path, name: str, *, sha256: str, cancel: CancelFlag | None = None
 ) -> bool:
-    """Store a file under a new key as a hard link. False: that is not possible here.
+    """Store a file under a new key as a hard link; return False if that is not possible here.
 
     :param root: the directory of the source. `name` is the file's path below it: relative, with no symbolic link among
         its segments.
@@ -43,7 +43,7 @@ def link_into(
     temporary = path.parent / temporary_name()
     with ExitStack() as stack:
         source, last = stack.enter_context(parent_below(root, name))
-        os.close(open_regular(last, dir_fd=source))  # the reason why not is the source's, not the repository's
+        os.close(open_regular(last, dir_fd=source))  # its errors are about the source, not the repository
 
         def link() -> int | None:
             directory, _ = stack.enter_context(parent_below(place.directory, key))

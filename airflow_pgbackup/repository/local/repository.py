@@ -6,8 +6,8 @@ after a crash the file is complete or absent. Files are 0600 and directories 070
 everything that the database holds.
 
 Below its root a repository has no symbolic links: listings leave them out, and a path through one is refused. Reads,
-writes and deletions go through descriptors of the directories in the path, so that a link put there meanwhile cannot
-lead outside.
+writes and deletions go through descriptors of the directories in the path, so that a link put there in between
+cannot lead outside.
 """
 
 from __future__ import annotations

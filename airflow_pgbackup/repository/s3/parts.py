@@ -113,7 +113,7 @@ class Parts:
                 if not is_outage(error) or now + pause > until or self._stopped.is_set():
                     raise
                 said = f"part {number} of {self._what} failed ({code_of(error) or type(error).__name__})"
-                log.warning("%s; it is sent again", printable(said))
+                log.warning("%s; sending it again", printable(said))
                 if self._is_stopped_within(pause):
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)

@@ -135,7 +135,7 @@ def test_money_that_is_read_too_large(
     """As where a comma separates thousands, not cents."""
     table = "create table film (price money check (price < 5::money))"
     dump = dumped("pg_dump", fresh_database(server18, None, table, "insert into film values ('1.23')"), "--create")
-    with pytest.raises(NotProven, match="type money otherwise than the source"):
+    with pytest.raises(NotProven, match="type money differently from the source"):
         verify(reference=adopted(altered(dump, b"$1.23", b"$1,23"), here, tmp_path), repository=here, level="restore")
 
 

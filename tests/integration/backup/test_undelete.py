@@ -255,7 +255,7 @@ def test_a_deleted_artifact_is_found_and_restored(client: S3Client, bucket: str,
 
 
 def test_what_prune_deleted_can_be_restored_and_is_no_fault(client: S3Client, bucket: str) -> None:
-    """In a bucket whose versions are not locked, where nothing tells who deleted it."""
+    """In a bucket whose versions are not locked, so it is unknown who deleted it."""
     repository = opened(client, f"s3://{bucket}/{secrets.token_hex(4)}")
     newest, old = add(repository, 0), add(repository, 1)
     result = prune(repository=repository, policy=Policy(keep_last=1), dry_run=False)

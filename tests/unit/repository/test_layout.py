@@ -104,7 +104,7 @@ TOO_LONG = "Use a shorter server name."
     [
         ("", "a server or database name is empty", None),
         ("\udc80", r"the name '\udc80' is not valid unicode", None),
-        ("a\0b", r"the name 'a\x00b' holds a null byte, which PostgreSQL allows in no name", None),
+        ("a\0b", r"the name 'a\x00b' contains a null byte, which PostgreSQL does not allow in names", None),
         ("x" * 256, f"the name '{'x' * 40}'… takes 256 bytes as a directory name, more than 255", TOO_LONG),
         ("é" * 43, f"the name '{'é' * 40}'… takes 258 bytes as a directory name, more than 255", TOO_LONG),
     ],
