@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # ACCESS EXCLUSIVE is the only lock that blocks a dump. One that is waited for blocks it too, as locks are a queue.
 _LOCKS: LiteralString = """
 select distinct pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
-       coalesce('session ' || l.pid, 'a prepared transaction')
+       coalesce('session ' || l.pid::text, 'a prepared transaction')
   from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'

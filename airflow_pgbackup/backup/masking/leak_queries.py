@@ -62,39 +62,39 @@ _DEFINITIONS = f"""
     UNION ALL SELECT 'comment on the database', description FROM pg_shdescription
         WHERE classoid = 'pg_database'::regclass AND objoid = (SELECT oid FROM pg_database
             WHERE datname = current_database())
-    UNION ALL SELECT 'function ' || p.oid::regprocedure, concat_ws(' ', prosrc, pg_get_function_sqlbody(p.oid),
+    UNION ALL SELECT 'function ' || p.oid::regprocedure::text, concat_ws(' ', prosrc, pg_get_function_sqlbody(p.oid),
             pg_get_function_arguments(p.oid), array_to_string(proconfig, ' '))
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {_OWN}
-    UNION ALL SELECT 'definition of ' || c.oid::regclass, pg_get_viewdef(c.oid)
+    UNION ALL SELECT 'definition of ' || c.oid::regclass::text, pg_get_viewdef(c.oid)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('v', 'm') AND {_OWN}
-    UNION ALL SELECT 'default of a column of ' || d.adrelid::regclass, pg_get_expr(d.adbin, d.adrelid)
+    UNION ALL SELECT 'default of a column of ' || d.adrelid::regclass::text, pg_get_expr(d.adbin, d.adrelid)
         FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE {_OWN}
-    UNION ALL SELECT 'default of domain ' || t.oid::regtype, typdefault
+    UNION ALL SELECT 'default of domain ' || t.oid::regtype::text, typdefault
         FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE typtype = 'd' AND {_OWN}
     UNION ALL SELECT 'constraint ' || conname, pg_get_constraintdef(o.oid)
         FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace WHERE {_OWN}
-    UNION ALL SELECT 'index ' || i.indexrelid::regclass, pg_get_indexdef(i.indexrelid)
+    UNION ALL SELECT 'index ' || i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
         FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE {_OWN}
-    UNION ALL SELECT 'partition bound of ' || c.oid::regclass, pg_get_expr(c.relpartbound, c.oid)
+    UNION ALL SELECT 'partition bound of ' || c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
         FROM pg_class c WHERE c.relpartbound IS NOT NULL
     UNION ALL SELECT 'trigger ' || tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL SELECT 'rule ' || rulename, pg_get_ruledef(oid) FROM pg_rewrite WHERE oid >= 16384
     UNION ALL SELECT 'policy ' || polname,
             concat_ws(' ', pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid)) FROM pg_policy
-    UNION ALL SELECT 'enum ' || enumtypid::regtype, string_agg(enumlabel, ' ') FROM pg_enum GROUP BY enumtypid
+    UNION ALL SELECT 'enum ' || enumtypid::regtype::text, string_agg(enumlabel, ' ') FROM pg_enum GROUP BY enumtypid
     UNION ALL SELECT 'security label', label FROM pg_seclabel
     UNION ALL SELECT 'options of foreign data wrapper ' || fdwname, array_to_string(fdwoptions, ' ')
         FROM pg_foreign_data_wrapper
     UNION ALL SELECT 'options of server ' || srvname, array_to_string(srvoptions, ' ') FROM pg_foreign_server
     UNION ALL SELECT 'options of a user mapping of server ' || srvname, array_to_string(umoptions, ' ')
         FROM pg_user_mappings
-    UNION ALL SELECT 'options of foreign table ' || ftrelid::regclass, array_to_string(ftoptions, ' ')
+    UNION ALL SELECT 'options of foreign table ' || ftrelid::regclass::text, array_to_string(ftoptions, ' ')
         FROM pg_foreign_table
-    UNION ALL SELECT 'options of a column of ' || attrelid::regclass, array_to_string(attfdwoptions, ' ')
+    UNION ALL SELECT 'options of a column of ' || attrelid::regclass::text, array_to_string(attfdwoptions, ' ')
         FROM pg_attribute WHERE attfdwoptions IS NOT NULL
-    UNION ALL SELECT 'text search dictionary ' || d.oid::regdictionary, dictinitoption
+    UNION ALL SELECT 'text search dictionary ' || d.oid::regdictionary::text, dictinitoption
         FROM pg_ts_dict d JOIN pg_namespace n ON n.oid = d.dictnamespace WHERE {_OWN}
 """  # noqa: S608  constants
 # Since PostgreSQL 15.

@@ -18,6 +18,7 @@ from pooler import Pooler
 from airflow_pgbackup.backup.check.run import Finding, check
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
+from airflow_pgbackup.backup.masking.leak_queries import STATISTICS, definitions
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.errors import Canceled, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -386,6 +387,22 @@ def test_an_exclusive_lock(own: PostgresServer, here: Repository, fresh_database
         assert "fail after 0.5 s" in found["locked"].message
         assert "timeout" in dump_fails(database, here, DumpOptions(lock_wait_timeout=500))
     assert checked(database, here) == {}
+
+
+def test_casts_as_before_8_3(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+    """With implicit casts to text, as some applications still create them, ``text || int`` is ambiguous."""
+    casts = [
+        statement
+        for kind in ("int2", "int4", "int8", "oid", "regclass", "regtype", "regprocedure", "regdictionary")
+        for statement in (
+            f"create function {kind}_text({kind}) returns text strict immutable language sql"
+            f" as 'select pg_catalog.textin(pg_catalog.{kind}out($1))'",
+            f"create cast ({kind} as text) with function {kind}_text({kind}) as implicit",
+        )
+    ]
+    database = fresh_database(own, None, *FILL, *casts)
+    assert checked(database, here, scan_rows=True) == {}
+    run(database, STATISTICS, definitions(180000))
 
 
 # -- rights
