@@ -15,12 +15,16 @@ from airflow_pgbackup.wording import parameter
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
-# ACCESS EXCLUSIVE is the only lock that blocks a dump. One that is waited for blocks it too, as locks are a queue.
+# ACCESS EXCLUSIVE is the only lock that blocks a dump. One that is waited for blocks it too, as locks are a queue. The
+# lock of a prepared transaction on its own id leads to its name.
 _LOCKS: LiteralString = """
 select distinct pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
-       coalesce('session ' || l.pid::text, 'a prepared transaction')
+       coalesce('session ' || l.pid::text, 'prepared transaction ' || pg_catalog.quote_literal(p.gid),
+                'a prepared transaction')
   from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join (pg_catalog.pg_locks x join pg_catalog.pg_prepared_xacts p on p.transaction = x.transactionid)
+    on l.pid is null and x.pid is null and x.virtualtransaction = l.virtualtransaction
  where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
    and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
    and c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
@@ -122,7 +126,7 @@ def _locked(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, settin
             f"{db.where}: {named(holders)} holds or waits for an ACCESS EXCLUSIVE lock on {named(list(locked))}; "
             f"a dump would wait for the lock, and fail after {limit}",
             "Let the schema change finish, or find out what that session waits for: see pg_stat_activity and "
-            "pg_blocking_pids().",
+            "pg_blocking_pids(). A prepared transaction holds its locks until COMMIT PREPARED or ROLLBACK PREPARED.",
             list(locked),
         )
 

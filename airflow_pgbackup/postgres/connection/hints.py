@@ -164,11 +164,14 @@ _TABLE: list[tuple[str, str]] = [
         r"permission denied for (?:table|view|materialized view|sequence|schema|relation|function|type)",
         "Grant pg_read_all_data to the connection's user, or use exclude_tables or exclude_schemas.",
     ),
-    (r"canceling statement due to lock timeout", "Another session holds a lock: see pg_locks, or raise lock_timeout."),
+    (
+        r"canceling statement due to lock timeout",
+        "Another session or a prepared transaction holds a lock: see pg_locks, or raise lock_timeout.",
+    ),
     (
         r"canceling statement due to statement timeout",
-        "A lock of another session, such as one for DDL, lasted longer than lock_wait_timeout (see pg_locks), "
-        "or the server's own statement_timeout is too short.",
+        "A lock of another session, such as one for DDL, or of a prepared transaction lasted longer than "
+        "lock_wait_timeout (see pg_locks), or the server's own statement_timeout is too short.",
     ),
     (
         r"conflict with recovery",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import resource
 import secrets
@@ -375,6 +376,29 @@ def test_an_old_prepared_transaction(
         assert found["prepared_transactions"].objects == ("'left'",)
     finally:
         run(database, "rollback prepared 'left'")
+
+
+def test_the_lock_of_a_prepared_transaction(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+    database = fresh_database(own, None, *FILL, "begin", "lock table film", "prepare transaction 'it''s mine'")
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.startswith("waiting for a lock"):
+            run(database, "rollback prepared 'it''s mine'")
+
+    try:
+        message = checked(database)["locked"].message
+        dump_database(
+            connection=database, server="main", repository=here, options=DumpOptions(), context=RunContext(log=log)
+        )
+    finally:
+        with contextlib.suppress(psycopg.Error):
+            run(database, "rollback prepared 'it''s mine'")
+    assert "prepared transaction 'it''s mine' holds or waits for an ACCESS EXCLUSIVE lock on public.film" in message
+    (line,) = [line for line in lines if line.startswith("waiting for a lock")]
+    held = "waiting for a lock on public.film held by the prepared transaction 'it''s mine' of user"
+    assert line.startswith(f"{held} {database.user}, prepared 20")
 
 
 def test_an_exclusive_lock(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
