@@ -17,6 +17,7 @@ from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.postgres.definitions.database_locale import tablespace
 from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.schemas import schemas_missing_from
@@ -48,7 +49,12 @@ class ArchiveRestore(CopyRestore):
 
         :raises ToolError, NotProven: it failed.
         """
-        self.server.provide(Requirements.of_entries(self._entries))
+        needs = Requirements.of_entries(self._entries)
+        own = self._properties.create and tablespace(self._properties.create)
+        # A scratch server may lack it. But what is in pg_default explicitly is so only where that is not the default.
+        if own and (self.server.keeps_database_name or "pg_default" in needs.tablespaces):
+            needs.tablespaces.add(own)
+        self.server.provide(needs)
         for entry in self._entries:
             if _creates_public(entry):
                 self.copy.skipped.add(entry.dump_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.cluster_globals import ClusterGlobals
@@ -20,7 +21,7 @@ from airflow_pgbackup.backup.rehearsal.server import (
 from airflow_pgbackup.byte_streams import CountingReader
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
-from airflow_pgbackup.postgres.definitions.database_locale import in_locale_c, without_owner_and_tablespace
+from airflow_pgbackup.postgres.definitions.database_locale import in_locale_c, tablespace, without_owner_and_tablespace
 from airflow_pgbackup.postgres.definitions.foreign_rows import ForeignRows
 from airflow_pgbackup.postgres.definitions.script_scan import CREATE_PUBLIC, ScriptSummary
 from airflow_pgbackup.postgres.psql.guarded import guarded
@@ -59,7 +60,9 @@ class ScriptRestore(CopyRestore):
                 self.copy.connection = with_bootstrap_superuser(self.copy.connection, self._globals.bootstrap)
         else:
             for section in self._summary.sections:
-                self.server.provide(section.requirements)
+                needs, create = section.requirements, section.properties.create
+                own = create and tablespace(create)
+                self.server.provide(replace(needs, tablespaces=needs.tablespaces | ({own} if own else set())))
         self._replace_locales()
         if self._skips_public:
             self.copy.notes.append(SKIPPED_PUBLIC)

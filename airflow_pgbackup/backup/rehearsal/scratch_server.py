@@ -39,6 +39,7 @@ from airflow_pgbackup.backup.rehearsal.stand_ins import StandIn, StandIns
 from airflow_pgbackup.errors import ClientError, ConfigurationError, ConnectError, NotProven, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
+from airflow_pgbackup.postgres.definitions.database_locale import tablespace, without_tablespace
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
@@ -135,7 +136,8 @@ class ScratchServer(RehearsalServer):
             lambda name: f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {literal} LC_COLLATE 'C' LC_CTYPE 'C'",
         ]
         if create:
-            attempts.insert(0, create.about)
+            lacks_tablespace = tablespace(create) not in (None, *self.server.tablespaces)
+            attempts.insert(0, (without_tablespace(create) if lacks_tablespace else create).about)
         with not_proven_if_failing(self.label):
             created, number = self.temporary.create(attempts)
             create_schemas(created, schemas)

@@ -49,6 +49,10 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
             f"or {_SCRATCH}.",
         ),
         (
+            r'tablespace ".*" does not exist',
+            f"Report this together with the dump's log, or {_SCRATCH}.",
+        ),
+        (
             r"invalid (?:LC_\w+ )?locale name|locale .* not (?:found|available)|could not create locale"
             r"|ICU is not supported|collation \"?.* (?:for encoding .* )?does not exist|could not open collator",
             f"Rehearse with a PostgreSQL that has the locale (the distribution's has ICU), or {_SCRATCH}.",

@@ -70,6 +70,26 @@ def test_a_function_that_changes_a_sequence(
     assert "compare" in str(unproven.value.hint)
 
 
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_a_database_with_a_default_tablespace(form: str, server18: PostgresServer, here: Repository) -> None:
+    with server18.params.connect() as session:
+        session.execute("set allow_in_place_tablespaces = on")
+        session.execute("create tablespace \"its own\" location ''")
+        session.execute('create database elsewhere template template0 tablespace "its own"')
+    database = server18.params.with_database("elsewhere")
+    try:
+        with database.connect() as session:
+            session.execute("create table t (a int)")
+            session.execute("create table u (a int) tablespace pg_default")
+        options = DumpOptions(format=form, create=form == "plain")  # type: ignore[arg-type]
+        reference = dump_database(connection=database, server="test", repository=here, options=options)
+        assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database elsewhere")
+            session.execute('drop tablespace "its own"')
+
+
 def test_a_socket_whose_path_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / ("x" * 90)
     directory.mkdir()
