@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.diff.contents import Contents
 from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, DefinitionChange, NotCompared
-from airflow_pgbackup.postgres.definitions.objects import Key, Objects, changed_lines, may_show, same_but_hidden_names
+from airflow_pgbackup.postgres.definitions.objects import Key, Objects, changed_lines, may_show, same_but_names
 
 Texts = tuple[str, ...]
 
@@ -60,7 +60,7 @@ def _compare(key: Key, old: Texts | None, new: Texts | None, texts: bool) -> Def
         return None
     if not texts:
         return DefinitionChange(CHANGED, kind, schema, name, f"{len(old)} of this name, now {len(new)}")
-    if same_but_hidden_names(kind, old, new) or same_but_hidden_names(kind, new, old):
+    if same_but_names(kind, old, new) or same_but_names(kind, new, old):
         return None  # one of them was dumped after a restore
     return DefinitionChange(CHANGED, kind, schema, name, _detail(kind, old, new))
 

@@ -29,6 +29,9 @@ _IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB
 _WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
 """They list columns in the order of the table."""
 
+_TABLES = ("TABLE", "FOREIGN TABLE")
+_NUMBERED_NOT_NULL = re.compile(r' CONSTRAINT (?:"(?:[^"]|"")*_not_null\d+"|\w+_not_null\d+) NOT NULL')
+
 _PARTS = frozenset(
     {
         "ACL",
@@ -256,7 +259,7 @@ def compare_objects(
         elif not definitions:
             if len(found) < len(texts):
                 yield _difference(key, f"found {len(found)}, expected {len(texts)}")
-        elif found != texts and not (_same_icu_locale(texts, found) or same_but_hidden_names(key[1], texts, found)):
+        elif found != texts and not (_same_icu_locale(texts, found) or same_but_names(key[1], texts, found)):
             bounds = key[1] == "TABLE ATTACH" and (key[0], key[2], key[3]) in money
             constant = _OF_SETTINGS if all_settings else _MONEY
             before, after = (_without_constants(key[1], constant, each, bounds) for each in (texts, found))
@@ -304,8 +307,17 @@ def _same_icu_locale(archived: tuple[str, ...], restored: tuple[str, ...]) -> bo
     return old != list(archived) and old == [_ICU_LOCALE.sub("", text) for text in restored]
 
 
-def same_but_hidden_names(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> bool:
-    """Return whether definitions differ only as :func:`.differ_only_in_hidden_names` says."""
+def same_but_names(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> bool:
+    """Return whether definitions differ only in names that the server gave to what had none in the dump.
+
+    These are hidden ones, see :func:`.differ_only_in_hidden_names`, and those of NOT NULL constraints.
+    """
+    if kind in _TABLES:
+        # Since 18, a server numbers the constraint if another table has one of that name, as after CREATE TABLE (LIKE).
+        removed, added = changed_lines(archived, restored)
+        return len(archived) == len(restored) == 1 and removed == Counter(
+            _NUMBERED_NOT_NULL.sub(" NOT NULL", line) for line in added.elements()
+        )
     if kind in _IN_ANY_ORDER or len(archived) != len(restored):
         return False  # these have no sub-SELECTs
     before, after = (list((one - other).elements()) for one, other in _both_ways(archived, restored))

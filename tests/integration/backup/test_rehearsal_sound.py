@@ -27,7 +27,7 @@ end $$
 """
 
 
-@pytest.mark.parametrize("case", ["view", "role"])
+@pytest.mark.parametrize("case", ["view", "role", "like"])
 def test_it_is_verified(
     case: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
 ) -> None:
@@ -42,6 +42,12 @@ def test_it_is_verified(
             "create materialized view drawn_by_views as select n from between",
         ),
         "role": ("create table t as select 1 as a", ROLE_OF_DATABASE, "alter table t owner to of_database"),
+        "like": (
+            'create table orders (id int not null, "When?" date not null, n int constraint own_not_null1 not null)',
+            "create table archived_orders (like orders)",
+            "create table p (a int not null) partition by list (a)",
+            "create table a_part partition of p default",
+        ),
     }
     database = fresh_database(server18, None, *statements[case])
     try:

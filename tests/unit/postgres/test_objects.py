@@ -105,3 +105,19 @@ def test_bounds_that_differ_in_values_of_type_money(dumped: str, restored: str, 
     before, after = (toc_objects([entry("film", attach.format(text), "TABLE ATTACH")]) for text in (dumped, restored))
     (found,) = compare_objects(before, after, definitions=True, money={(None, "public", money)})
     assert found.only_money is only_money
+
+
+@pytest.mark.parametrize(
+    ("dumped", "restored", "same"),
+    [
+        ("a int NOT NULL", "a int CONSTRAINT t_a_not_null1 NOT NULL", True),
+        ('\n"a b" int NOT NULL,\nc int', '\nc int,\n"a b" int CONSTRAINT "t_a b_not_null12" NOT NULL', True),
+        ("a int CONSTRAINT t_a_not_null1 NOT NULL", "a int NOT NULL", False),
+        ("a int NOT NULL", "a int CONSTRAINT mine NOT NULL", False),
+        ("a int", "a int CONSTRAINT t_a_not_null1 NOT NULL", False),
+        ("a int NOT NULL", "a text CONSTRAINT t_a_not_null1 NOT NULL", False),
+    ],
+)
+def test_names_that_the_server_gives_to_not_null_constraints(dumped: str, restored: str, same: bool) -> None:
+    before, after = ([entry("t", text, "TABLE")] for text in (dumped, restored))
+    assert (differences(before, after) == {}) is same
