@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.diff.contents import Contents
 from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, DefinitionChange, NotCompared
-from airflow_pgbackup.postgres.definitions.objects import Key, Objects, changed_lines, may_show, same_but_names
+from airflow_pgbackup.postgres.definitions.objects import (
+    OF_PLPGSQL,
+    Key,
+    Objects,
+    changed_lines,
+    may_show,
+    same_but_names,
+)
 
 Texts = tuple[str, ...]
 
@@ -55,6 +62,8 @@ def compare_definitions(before: Contents | str, after: Contents | str, versions:
 def _compare(key: Key, old: Texts | None, new: Texts | None, texts: bool) -> DefinitionChange | None:
     _, kind, schema, name = key
     if old is None or new is None:
+        if key[1:] in OF_PLPGSQL:
+            return None  # every new database has it, in its dump or not
         return DefinitionChange(ADDED if old is None else DROPPED, kind, schema, name)
     if old == new or (not texts and len(old) == len(new)):
         return None

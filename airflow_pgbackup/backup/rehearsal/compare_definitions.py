@@ -20,6 +20,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.definitions import old_names
 from airflow_pgbackup.postgres.definitions.database import is_standard_comment
 from airflow_pgbackup.postgres.definitions.objects import (
+    OF_PLPGSQL,
     Key,
     ObjectDifference,
     Objects,
@@ -134,6 +135,7 @@ def _both_sides(copy: RestoredCopy, connection: ConnectionParams, dumped: ToolPr
     for database in {key[0] for key in restored}:
         # With quote_all_identifiers, pg_dump does not write the removal of this comment.
         restored = without(restored, _standard_comments(restored, database) - archived.keys())
+    archived = without(archived, [key for key in archived.keys() - restored.keys() if key[1:] in OF_PLPGSQL])
     created = [key for key in restored if key[1] == "SCHEMA" and key[3] in copy.schemas]
     restored = without(restored, [*skipped, *created])
     if copy.dump.manifest.series.database is None:

@@ -125,6 +125,12 @@ _Definition = tuple[Key, str]
 Objects = dict[Key, tuple[str, ...]]
 """The definitions by object, sorted. Overloaded functions share a key in plain dumps, hence more than one."""
 
+OF_PLPGSQL = {
+    ("EXTENSION", None, "plpgsql"),
+    *(("COMMENT", None, f"EXTENSION {name}") for name in ("plpgsql", '"plpgsql"')),
+}
+"""What every new database has. pg_dump writes it only where somebody has dropped and created it again."""
+
 _ICU = r"(?:(?<=provider = icu, locale = ')|(?<=deterministic = false, locale = ')|(?<=ICU_LOCALE = '))"
 _ICU_LOCALE = re.compile(_ICU + "[^']*")
 _OLD_ICU_LOCALE = re.compile(_ICU + "[^']*[_@][^']*")

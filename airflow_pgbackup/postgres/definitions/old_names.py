@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from airflow_pgbackup.postgres.definitions.objects import Key, Objects
+from airflow_pgbackup.postgres.definitions.objects import OF_PLPGSQL, Key, Objects
 
 LAST = 10
 """The last major version of pg_dump with such names."""
@@ -18,7 +18,7 @@ _AFTER_TABLE_OR_KIND = frozenset(
     {"ACL", "CHECK CONSTRAINT", "CONSTRAINT", "DEFAULT", "FK CONSTRAINT", "POLICY", "RULE", "TRIGGER"}
 )
 _QUALIFIER = re.compile(r'(?<=[(, ])(?:"(?:[^"]|"")+"|[\w$]+)\.')
-_OF_EVERY_DATABASE = {("EXTENSION", None, "plpgsql"), ("COMMENT", None, "EXTENSION plpgsql"), ("ACL", None, "public")}
+_OF_EVERY_DATABASE = OF_PLPGSQL | {("ACL", None, "public")}
 
 
 def in_new_names(archived: Objects, restored: Objects) -> Objects:

@@ -27,7 +27,7 @@ end $$
 """
 
 
-@pytest.mark.parametrize("case", ["view", "role", "like"])
+@pytest.mark.parametrize("case", ["view", "role", "like", "plpgsql"])
 def test_it_is_verified(
     case: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
 ) -> None:
@@ -42,6 +42,7 @@ def test_it_is_verified(
             "create materialized view drawn_by_views as select n from between",
         ),
         "role": ("create table t as select 1 as a", ROLE_OF_DATABASE, "alter table t owner to of_database"),
+        "plpgsql": ("drop extension plpgsql", "create extension plpgsql"),
         "like": (
             'create table orders (id int not null, "When?" date not null, n int constraint own_not_null1 not null)',
             "create table archived_orders (like orders)",

@@ -319,3 +319,10 @@ def test_percent() -> None:
 def test_labels() -> None:
     assert TableChange(change="added", database=None, schema="public", name="a").label == "public.a"
     assert TableChange(change="added", database="app", schema="public", name="a").label == "app.public.a"
+
+
+def test_plpgsql_is_in_every_database() -> None:
+    again = {("EXTENSION", None, "plpgsql"): ("x",), ("COMMENT", None, "EXTENSION plpgsql"): ("y",)}
+    before, after = contents(), replace(contents(), objects={(None, *key): texts for key, texts in again.items()})
+    assert compare_definitions(before, after, ("18", "18")).changes == ()
+    assert compare_definitions(after, before, ("18", "18")).changes == ()
