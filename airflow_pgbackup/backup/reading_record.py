@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository import json_document, layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import find_backup
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
@@ -23,6 +23,8 @@ from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, RowCount
 from airflow_pgbackup.repository.verification import Check, Verification
 
 _LEVEL = "archive"
+_MOST = 1000
+"""Checks and differences that are recorded if all of them do not fit into a file."""
 _TICK = timedelta(microseconds=1)
 
 
@@ -30,7 +32,8 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
     """Write a verification beside its backup, and return its key.
 
     :param report: its ``finished_at`` is moved to after the start of the backup. A failure is later than every pass
-        that exists, and a pass than every failure, whatever the clocks say.
+        that exists, and a pass than every failure, whatever the clocks say. Details that do not fit into the file are
+        left out.
     :raises ManifestError: the verification violates its schema.
     :raises BackupNotFound: the backup was removed during the operation, and the verification with it.
     """
@@ -38,7 +41,7 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
     key = layout.verification_key(
         manifest.series, manifest.id, at=report.finished_at, level=report.level, result=report.result
     )
-    data = report.to_json()
+    data = _fitting(report).to_json()
     Verification.from_json(data)  # only what can be read is written
     repository.write_bytes(key, data)
     try:
@@ -48,6 +51,19 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
             repository.delete([key])
         raise
     return key
+
+
+def _fitting(report: Verification) -> Verification:
+    """Leave out what the file cannot hold: a verdict counts without its tables, and without the thousandth problem."""
+    if len(report.to_json()) <= json_document.MAX_BYTES:
+        return report
+    note = Check("note", "pass", f"{counted(len(report.tables), 'table')} not listed: the list is too long to record")
+    without = replace(report, tables=(), checks=(*report.checks, note))
+    if len(without.to_json()) <= json_document.MAX_BYTES:
+        return without
+    problems = len(report.checks) + len(report.differences)
+    more = Check("note", "pass", f"{problems:,} checks and differences, of which the first are listed")
+    return replace(without, checks=(*report.checks[:_MOST], note, more), differences=report.differences[:_MOST])
 
 
 def _time_to_write(repository: Repository, manifest: Manifest, report: Verification) -> datetime:

@@ -1,0 +1,59 @@
+"""A verdict is recorded even if its details are too many for the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import pytest
+from honest import verification_of, write_backup
+
+from airflow_pgbackup.backup import reading_record
+from airflow_pgbackup.backup.reading_record import write_verification
+from airflow_pgbackup.repository import json_document
+from airflow_pgbackup.repository.evidence import read_evidence
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.verification import Check, Difference, Verification
+
+AT = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
+APP = Series("prod", "app")
+
+
+@pytest.fixture(autouse=True)
+def limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_document, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(reading_record, "_MOST", 5)
+
+
+def recorded(repository: LocalRepository, result: str, *, tables: int, problems: int = 0) -> tuple[Verification, ...]:
+    """Write a verification; return what was given and what was recorded."""
+    manifest = write_backup(repository, APP, AT, looks=())
+    report = verification_of(manifest, "restore", result, AT)
+    report = replace(
+        report,
+        tables=report.tables * tables,
+        checks=(*report.checks, *(Check("restore", "fail", f"wrong {n}") for n in range(problems))),
+        differences=tuple(Difference("index", f"public.i{n}", "is missing") for n in range(problems)),
+    )
+    write_verification(repository, manifest, report)
+    return report, *read_evidence(repository, manifest.series, manifest.id).verifications
+
+
+def test_what_fits_is_recorded_completely(repository: LocalRepository) -> None:
+    report, found = recorded(repository, "fail", tables=20, problems=20)
+    assert (found.tables, found.checks, found.differences) == (report.tables, report.checks, report.differences)
+
+
+def test_too_many_tables_are_not_listed(repository: LocalRepository) -> None:
+    report, found = recorded(repository, "pass", tables=1000)
+    assert (found.result, found.tables) == ("pass", ())
+    assert found.checks[:-1] == report.checks
+    assert found.checks[-1] == Check("note", "pass", "1,000 tables not listed: the list is too long to record")
+
+
+def test_too_many_problems_are_cut(repository: LocalRepository) -> None:
+    report, found = recorded(repository, "fail", tables=1000, problems=1000)
+    assert (found.result, found.tables, found.differences) == ("fail", (), report.differences[:5])
+    assert found.checks[:5] == report.checks[:5]
+    assert "2,002 checks and differences, of which the first are listed" in str(found.checks[-1].detail)
