@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.errors import AlreadyExists, ManifestError, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.interruption import clean_up, is_interruption
-from airflow_pgbackup.repository import layout
+from airflow_pgbackup.repository import json_document, layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
@@ -55,7 +55,12 @@ class Attempt:
         :raises RepositoryError: the backup was not made, or it is unknown whether it was; a retry finds out.
         """
         key, data = layout.manifest_key(self._series, self._id), manifest.to_json()
-        Manifest.from_json(data)  # only what can be read is written
+        try:
+            Manifest.from_json(data)  # only what can be read is written
+        except ManifestError as error:
+            if len(data) > json_document.MAX_BYTES and manifest.artifact.format == "directory":
+                error.hint = "Dump in custom format, which is one file: the manifest lists each file of a directory."
+            raise
         self._may_be_seen = True
         try:
             self._repository.write_bytes(key, data)

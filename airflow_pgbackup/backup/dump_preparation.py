@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.column_order import with_column_names
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump_plan import DumpPlan, plan_dump
+from airflow_pgbackup.backup.member_count import check_member_count
 from airflow_pgbackup.backup.other_server import warn_of_other_server
 from airflow_pgbackup.backup.prepare_source import check_source, find_left_out, fit_options
 from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
@@ -81,4 +82,5 @@ def prepare_dump(
         lock_wait_timeout=settings.lock_wait_timeout,
         connect_to=connection.dbname,
     )
+    check_member_count(connection, source, options, plan, encrypted=bool(settings.recipients))
     return PreparedDump(source, options, client, plan, left_out, max_lag)

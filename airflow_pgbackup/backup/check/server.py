@@ -10,9 +10,10 @@ from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.role_passwords import MAY_READ_PASSWORDS
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.findings import Findings, named
+from airflow_pgbackup.backup.member_count import check_member_count
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.source import Source
-from airflow_pgbackup.errors import Canceled, ClientError, ConnectError, OptionError, PgBackupError
+from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.pooler import DIRECT_HINT, described, pooler_mode
@@ -73,8 +74,9 @@ def check_client(
         findings.add_error("client", error, "Add the directory of a newer client to PGBACKUP_CLIENT_DIRS.")
         return None
     try:
-        plan_dump(options, client, lock_wait_timeout=settings.lock_wait_timeout, connect_to=connection.dbname)
-    except OptionError as error:
+        plan = plan_dump(options, client, lock_wait_timeout=settings.lock_wait_timeout, connect_to=connection.dbname)
+        check_member_count(connection, source, options, plan, encrypted=bool(settings.recipients))
+    except (ConfigurationError, ConnectError) as error:
         findings.add_error("options", error, "See the page of the dump in the documentation.")
     server_major = source.server_version_num // 10000
     plain = isinstance(options, DumpAllOptions) or options.format == "plain"
