@@ -6,7 +6,7 @@ import re
 
 from airflow_pgbackup.errors import NotProven
 
-_HINT = "Resolve the cause on this machine, its memory, open files or disks, and verify again."
+_HINT = "Resolve the cause on this machine (memory, open files, disks), and retry."
 
 # strerror() of glibc and musl in locale C. What a damaged archive causes (EINVAL, ENOENT, ESPIPE) is not here.
 _BY_SYSTEM = re.compile(
