@@ -17,6 +17,12 @@ import psycopg
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value
 from airflow_pgbackup.backup.restore.grantors import make_grant
+from airflow_pgbackup.backup.restore.unprivileged import (
+    granted_by_user,
+    may_be_refused,
+    reserved_attributes,
+    without_defaults,
+)
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.server_errors import server_message
@@ -70,6 +76,7 @@ class GlobalsPlan:
     :ivar tablespaces: tablespaces to create.
     :ivar existing_tablespaces: tablespaces that exist and are not changed.
     :ivar without_password: those of `created` that may log in, if the dump has no password of any role.
+    :ivar refusable: what the server may refuse to the user of the connection, who is not a superuser.
     :ivar other_grantors: memberships whose grantor in the dump may not grant them on this server.
     """
 
@@ -80,6 +87,7 @@ class GlobalsPlan:
     existing_tablespaces: list[str] = field(default_factory=list)
     passwords: list[str] = field(default_factory=list)
     without_password: list[str] = field(default_factory=list)
+    refusable: list[str] = field(default_factory=list)
     other_grantors: list[str] = field(default_factory=list)
     role_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
     tablespace_statements: list[str | PassedOnGrant] = field(default_factory=list, repr=False)
@@ -99,13 +107,17 @@ class GlobalsPlan:
         if self.superusers:
             found.append(f"superusers among the new roles: {', '.join(self.superusers)}")
         if self.without_password:
-            found.append(f"roles without a password to create: {', '.join(self.without_password)}")
+            found.append(f"roles{created} without a password: {', '.join(self.without_password)}")
         if self.passwords:
             found.append(f"existing roles whose password is set to that of the backup: {', '.join(self.passwords)}")
         if self.other_grantors:
             found.append(
                 "warning: memberships whose grantor may not grant them on this server, so they get another grantor: "
                 + ", ".join(self.other_grantors)
+            )
+        if self.refusable and not done:
+            found.append(
+                f"warning: the user is not a superuser, so the server may refuse this: {'; '.join(self.refusable)}"
             )
         return found
 
@@ -148,7 +160,8 @@ def plan_globals(
         elif match := _ABOUT_ROLE.match(statement):
             name = unquoted(match[1])
             if name not in server.roles:
-                plan.role_statements.append(statement)
+                plan.role_statements.append(statement if server.superuser else without_defaults(statement))
+                plan.refusable += [f"{each} of {name}" for each in reserved_attributes(statement)]
                 if _SUPERUSER.match(statement):
                     plan.superusers.append(name)
                 if not has_passwords and _LOGIN.match(statement):
@@ -158,6 +171,11 @@ def plan_globals(
                 plan.role_statements.append(f"ALTER ROLE {password[1]} WITH {password[2]};")
         elif membership := Membership.parse(statement):
             if {membership.role, membership.member} - server.roles:
+                if not server.superuser:
+                    memberships += filter(None, [granted_by_user(membership, server)])
+                    if may_be_refused(membership, server, admins):
+                        plan.refusable.append(f"{membership.member} in {membership.role}")
+                    continue
                 memberships.append(_grant(membership, here, bootstrap))
                 pair = membership.role, membership.grantor
                 if pair in dumped - here and pair[1] != bootstrap:
@@ -165,6 +183,7 @@ def plan_globals(
         elif match := _PARAMETER.fullmatch(statement):
             if unquoted(match[1]) not in server.roles:
                 others.append(found)
+                plan.refusable.append(f"privileges of {unquoted(match[1])} for parameters")
         elif match := _CREATE_TABLESPACE.match(statement):
             _add_tablespace(plan, unquoted(match[1]), statement, server, wanted=tablespaces)
         elif match := _ABOUT_TABLESPACE.match(statement):
@@ -174,6 +193,8 @@ def plan_globals(
             others.append(found)
     plan.role_statements += in_order_of_grantors(memberships, admins=admins, free=[bootstrap])
     plan.role_statements += others
+    plan.refusable += [f"tablespace {name}" for name in plan.tablespaces]
+    plan.refusable = [] if server.superuser else plan.refusable
     return plan
 
 
