@@ -46,19 +46,9 @@ class PrivateDirectory:
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Path:
-        import tempfile
         from pathlib import Path
 
-        try:
-            parent = Path(self._parent or tempfile.gettempdir()).absolute()
-        except FileNotFoundError as error:  # none of the usual ones is writable
-            from airflow_pgbackup.errors import DiskError
-            from airflow_pgbackup.wording import setting
-
-            raise DiskError(
-                f"no writable directory for temporary files: {error.strerror}",
-                hint=f"Set TMPDIR, or {setting('temp_dir')}, to a writable directory on a local disk.",
-            ) from error
+        parent = Path(self._parent or temporary_directory()).absolute()
         # The path is stored before the directory is made, so that an interrupt in between does not leave it behind.
         self._path = path = parent / f"{PREFIX}{os.urandom(8).hex()}"
         try:
@@ -69,9 +59,10 @@ class PrivateDirectory:
             from airflow_pgbackup.wording import setting
 
             self.remove()
+            name = f"{setting('temp_dir')}, or TMPDIR," if self._parent else "TMPDIR"
             raise DiskError(
                 f"cannot make a private directory in {parent}: {error.strerror}",
-                hint=self._hint or f"Set {setting('temp_dir')}, or TMPDIR, to a writable directory on a local disk.",
+                hint=self._hint or f"Set {name} to a writable directory on a local disk.",
             ) from error
         except BaseException:
             self.remove()
@@ -88,6 +79,24 @@ class PrivateDirectory:
             remove(path)
         if lock is not None:
             lock.close()
+
+
+def temporary_directory() -> str:
+    """Return the directory for temporary files: that of TMPDIR, or a usual one.
+
+    :raises DiskError: none of them is writable. The setting ``temp_dir`` does not help: password files are never there.
+    """
+    import tempfile
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        from airflow_pgbackup.errors import DiskError
+
+        raise DiskError(
+            f"no writable directory for temporary files: {error.strerror}",
+            hint="Set TMPDIR to a writable directory on a local disk, as of an emptyDir in Kubernetes.",
+        ) from error
 
 
 def hold(path: str | os.PathLike[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.private_directory import sweep
@@ -13,8 +14,10 @@ def sweep_leftovers(context: RunContext) -> list[str]:
 
     :return: their paths.
     """
-    # /tmp: server sockets are there when the path of another directory is too long for them.
-    swept = sweep(tempfile.gettempdir(), "/tmp", *filter(None, [context.settings.temp_dir]))  # noqa: S108
+    places = [context.settings.temp_dir, "/tmp"]  # noqa: S108  server sockets are in /tmp if other paths are too long
+    with suppress(FileNotFoundError):  # no directory is writable; what needs one reports that
+        places.append(tempfile.gettempdir())
+    swept = sweep(*filter(None, places))
     for path in swept:
         context.log(f"removed the leftovers of a killed process: {path}")
     return swept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,10 @@ from airflow_pgbackup.backup.check.protection import check_protection
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.progress import human_bytes
-from airflow_pgbackup.errors import ConfigurationError, ConnectError, RepositoryError, RepositoryNotFound
+from airflow_pgbackup.errors import ConfigurationError, ConnectError, DiskError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.private_directory import temporary_directory
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.layout import Series
@@ -91,7 +91,11 @@ def check_space(
         _compare_space("repository_full", repository.uri, free, last, size, hint, findings)
     elif isinstance(options, DumpOptions) and options.format == "directory":
         hint = f"Free some space, or set {setting('temp_dir')} to a directory on a larger disk."
-        directory = settings.temp_dir or tempfile.gettempdir()
+        try:
+            directory = settings.temp_dir or temporary_directory()
+        except DiskError as error:
+            findings.add_error("temp_full", error, hint)
+            return
         try:
             free = shutil.disk_usage(directory).free
         except OSError as error:

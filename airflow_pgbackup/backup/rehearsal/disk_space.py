@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 
 from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.rehearsal.dump import is_part
 from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.private_directory import temporary_directory
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import setting
@@ -32,7 +32,7 @@ def check_disk_space(manifest: Manifest, settings: Settings) -> None:
 
     :raises NotProven: the disk would fill up.
     """
-    directory = settings.temp_dir or tempfile.gettempdir()
+    directory = settings.temp_dir or temporary_directory()
     needed = int(_size_of_copy(manifest) * _ROOM) + _SPARE
     free = shutil.disk_usage(directory).free
     reserve = _reserve(directory)

@@ -7,7 +7,6 @@ again. But the dump's SQL runs as a superuser, so the server should have no othe
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.clients import find_clients, where_to_get
+from airflow_pgbackup.private_directory import temporary_directory
 
 
 @dataclass(kw_only=True)
@@ -192,7 +192,7 @@ def use_scratch_server(dump: RehearsedDump, connection: ConnectionParams) -> Ite
             temporary = stack.enter_context(TemporaryDatabases(connection, cancel=cancel, say=dump.log))
         yield ScratchServer(
             params=connection,
-            directory=Path(settings.temp_dir or tempfile.gettempdir()),
+            directory=Path(settings.temp_dir or temporary_directory()),
             programs=programs,
             loader=loader,
             notes=(f"rehearsed on {label}",),

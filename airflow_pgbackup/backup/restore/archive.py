@@ -187,7 +187,7 @@ class ArchiveLoader:
             return
         with (
             self._run.step("reading the rows, which are INSERT statements") as step,
-            _use_list(rows) as listed,
+            _use_list(rows, self._run.settings.temp_dir) as listed,
             self._opened(step) as (path, stream),
         ):
             argv = [f"--format={self._format}", f"--use-list={listed}", *path]
@@ -300,7 +300,8 @@ class ArchiveLoader:
             return
         for entry in skipped.values():
             self._run.log(f"skipping {entry.label}, as it already exists")
-        with _use_list(entry for entry in self.entries if entry.dump_id not in skipped) as file:
+        kept = (entry for entry in self.entries if entry.dump_id not in skipped)
+        with _use_list(kept, self._run.settings.temp_dir) as file:
             yield file
 
     def _collides(self, entry: TocEntry, public_exists: bool) -> bool:
@@ -313,9 +314,9 @@ class ArchiveLoader:
 
 
 @contextmanager
-def _use_list(entries: Iterable[TocEntry]) -> Iterator[str]:
+def _use_list(entries: Iterable[TocEntry], temp_dir: str) -> Iterator[str]:
     """Write a file for --use-list."""
-    with PrivateDirectory() as directory:
+    with PrivateDirectory(temp_dir or None) as directory:
         file = directory / "objects.list"
         # pg_restore reads the number before the semicolon and ignores the rest.
         file.write_text("".join(f"{entry.dump_id};\n" for entry in entries))

@@ -39,7 +39,18 @@ def test_a_temp_dir_that_does_not_exist(tmp_path: Path) -> None:
     assert "missing: No such file" in found.message
 
 
-def check(temp_dir: Path) -> list[Finding]:
+def test_without_a_writable_directory_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    (found,) = check("")
+    assert found.code == "temp_full"
+    assert found.message == "no writable directory for temporary files: No usable temporary directory found in ['/tmp']"
+    assert "Set TMPDIR" in found.hint
+
+
+def check(temp_dir: Path | str) -> list[Finding]:
     findings = Findings()
     settings = Settings(temp_dir=str(temp_dir))
     check_space(STORE, APP, [LAST], None, DumpOptions(format="directory"), settings, findings)
