@@ -132,7 +132,7 @@ def hold_source(
     with (
         contextlib.closing(connection.open_session(autocommit=False)) as session,
         _ended_by(context.cancel, session),
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="count source") as pool,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="pgbackup-count") as pool,
     ):
         with _translated_errors(connection):
             snapshot = _begin(session, options, context.settings.lock_wait_timeout)

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-_THREADS_OF_REQUESTS = "pgbackup"  # begins their names
+_OUR_THREADS = "pgbackup"  # begins their names
 _JOINED_WITHIN = 1.0  # seconds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -70,7 +70,7 @@ def leave(status: int) -> int:
     """Return an exit status; or end the process with it, if a thread still waits for a store that does not answer:
     Python would wait for the thread."""
     end = time.monotonic() + _JOINED_WITHIN
-    waiting = [one for one in threading.enumerate() if one.name.startswith(_THREADS_OF_REQUESTS) and not one.daemon]
+    waiting = [one for one in threading.enumerate() if one.name.startswith(_OUR_THREADS) and not one.daemon]
     for one in waiting:
         one.join(max(end - time.monotonic(), 0))
     if any(one.is_alive() for one in waiting):

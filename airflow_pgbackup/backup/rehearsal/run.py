@@ -81,7 +81,7 @@ def rehearse(
     dump = replace(dump, manifest=found, old_strings=definitions.style.old_strings)
     with (
         _open_server(dump, definitions, scratch) as server,
-        ThreadPoolExecutor(max_workers=1, thread_name_prefix="read archive") as pool,
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="pgbackup-archive") as pool,
         guarded_sessions(server, context.cancel, _PHASES * dump.deadline, dump.cancel),
         server.not_proven_if_lost(),
     ):

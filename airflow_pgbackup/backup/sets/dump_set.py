@@ -101,7 +101,7 @@ def dump_set(
     names = [each.name for each in found.databases]
     with (
         context.step("dumping databases", items_total=len(names), noun="database") as step,
-        ThreadPoolExecutor(jobs) as pool,
+        ThreadPoolExecutor(jobs, thread_name_prefix="pgbackup-dump") as pool,
         context.cancel.set_on_error(),
     ):
 

@@ -162,7 +162,7 @@ class _SetRestore:
         """
         with (
             self._context.step("restoring databases", items_total=len(planned), noun="database") as step,
-            ThreadPoolExecutor(self._target.jobs) as pool,
+            ThreadPoolExecutor(self._target.jobs, thread_name_prefix="pgbackup-restore") as pool,
             self._context.cancel.set_on_error(),
         ):
             results = run_each(pool, lambda each: self._result(each, step), planned)

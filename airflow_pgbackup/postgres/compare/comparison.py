@@ -172,7 +172,7 @@ def _each(
             restored.read_together([(rows, each.update) for _, rows, each in made])
         return [(number, each) for number, _, each in made]
 
-    with ThreadPoolExecutor(min(usable_processors(), restored.sessions), thread_name_prefix="compare") as pool:
+    with ThreadPoolExecutor(min(usable_processors(), restored.sessions), thread_name_prefix="pgbackup-compare") as pool:
         try:
             readers = dict(chain.from_iterable(run_each(pool, read, _batches(tables))))
         except BaseException:

@@ -293,7 +293,7 @@ def test_threads_are_named_for_the_comparison_and_as_many_as_processors(monkeypa
     assert compared(Archive(dict.fromkeys(tables, TWO)), Parallel({name: Table(TWO, kind="p") for name in tables})) == [
         (name, "same", None) for name in tables
     ]
-    assert sorted(names) == ["compare_0", "compare_1", "compare_2"]
+    assert sorted(names) == ["pgbackup-compare_0", "pgbackup-compare_1", "pgbackup-compare_2"]
 
 
 # -- what is not in tables ---------------------------------------------------------------------------------------------
