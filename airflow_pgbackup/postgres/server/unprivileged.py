@@ -22,12 +22,19 @@ def as_plain_user(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[s
     :param bin_dir: the directory of the program.
     :param directory: the server's private directory, which is made searchable if the user ``nobody`` runs the server.
     :param own: the paths that belong to the server's user.
-    :raises NotProven: as root, and neither way works.
+    :raises NotProven: neither way works.
     """
-    if os.geteuid() != 0 and has_name(os.geteuid()):
+    uid = os.geteuid()
+    if uid != 0 and has_name(uid):
         return []
-    namespace = _user_namespace()
-    return namespace if namespace or os.geteuid() != 0 else as_nobody(bin_dir, directory, own)
+    if namespace := _user_namespace():
+        return namespace
+    if uid == 0:
+        return as_nobody(bin_dir, directory, own)
+    raise NotProven(
+        f"PostgreSQL does not run as a user without a name: uid {uid} has no entry in the user database",
+        hint="Add an entry for this uid to /etc/passwd, or allow unprivileged user namespaces.",
+    )
 
 
 def as_nobody(bin_dir: Path, directory: Path, own: Sequence[Path]) -> list[str]:
