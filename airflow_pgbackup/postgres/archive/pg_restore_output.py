@@ -23,7 +23,7 @@ class PgRestoreOutput:
     :raises ArchiveVersionError: by ``read``, where this pg_restore is too old for the archive.
     :raises VerificationFailed: by ``read``, where pg_restore exited 1 or crashed.
     :raises NotProven: by ``read``, where it exited 1 for lack of memory or open files, or because a disk failed.
-    :raises ToolError: by ``read``, where it did not start or was stopped: killed, canceled, at its deadline.
+    :raises ToolError: by ``read``, where it did not start, or was stopped: killed, canceled, at its deadline.
     """
 
     def __init__(self, process: ToolProcess, *, client: Client) -> None:
@@ -50,4 +50,6 @@ class PgRestoreOutput:
                 ) from error
             if error.stderr and machine_error(error.stderr[-1]):  # pg_fatal() writes one line and exits
                 raise not_read("the archive", error.message) from error
+            if not any(line.startswith("pg_restore: ") for line in error.stderr):
+                raise  # a program of the sandbox, which did not start pg_restore
             raise VerificationFailed(f"the archive cannot be read to its end: {error.message}") from error

@@ -10,7 +10,7 @@ filter, but provides it on descriptor FD, from which ``bwrap --seccomp FD`` read
 
 The first message has the variables that the tool's environment gets in addition; the tool starts then. The directory is
 removed when the tool ends, and before the group is killed. Then what the tool left in its group is killed and reaped.
-Exits as the tool does, by the same signal too.
+Exits as the tool does, by the same signal too; with 125 if it cannot start the tool.
 """
 
 import ctypes
@@ -27,6 +27,8 @@ from airflow_pgbackup import private_directory, supervision
 PR_SET_SECCOMP = 22
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
+NOT_STARTED = 125
+"""Exit status if the tool did not start, as of env(1): no tool of PostgreSQL exits with it."""
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
     variables = worker.receive()
     if variables is None:  # the worker failed before it could start the tool
         remove_directory()
-        os._exit(1)
+        os._exit(NOT_STARTED)
     os.environ.update(variables)
     worker.close()
 
@@ -65,7 +67,7 @@ def main() -> None:
         supervision.set_death_signal(signal.SIGKILL)  # for a death of the leader alone
         if os.getppid() == leader:
             become(argv, seccomp)
-        os._exit(1)
+        os._exit(NOT_STARTED)
 
     # Signals to the group are for the tool; the leader waits for its end.
     for number in for_the_tool:
@@ -130,4 +132,8 @@ def confine(seccomp: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:  # noqa: BLE001
+        os.write(2, f"{sys.argv[2].rpartition('/')[2]}: error: cannot start: {error}\n".encode())
+        os._exit(NOT_STARTED)

@@ -133,16 +133,19 @@ class ToolProcess:
 
     def __enter__(self) -> ToolProcess:
         self._cancel.check()
-        self._process = child = self._leader.start(
-            self._argv,
-            seccomp=self._seccomp,
-            bufsize=0,
-            stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=self._cwd,
-            umask=self._umask,
-        )
+        try:
+            self._process = child = self._leader.start(
+                self._argv,
+                seccomp=self._seccomp,
+                bufsize=0,
+                stdin=subprocess.PIPE if self._feeder else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._pipe_stdout else subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=self._cwd,
+                umask=self._umask,
+            )
+        except OSError as error:
+            raise self._not_started(error.strerror or str(error)) from error
         try:
             self._start_thread(self._watchdog.run)
             # Without a limit on its patience: it logs every line, even if the log is slow.
@@ -158,6 +161,8 @@ class ToolProcess:
             self._leader.release()
         except BaseException:
             self._close()
+            for pipe in filter(None, (child.stdout, child.stderr)):  # their readers may not have started
+                pipe.close()
             raise
         return self
 
@@ -177,8 +182,20 @@ class ToolProcess:
 
     def _start_thread(self, target: Callable[..., None], *args: object, patience: float | None = None) -> None:
         thread = threading.Thread(target=target, args=args, name=f"{self.tool} {target.__qualname__}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise self._not_started(str(error)) from error
         self._threads.append((thread, patience))
+
+    def _not_started(self, why: str) -> ToolError:
+        return ToolError(
+            f"cannot start {self.tool}: {why}",
+            tool=self.tool,
+            exit_code=None,
+            hint="Check this worker's limits on processes, open files and memory, such as the pids limit of a "
+            "container.",
+        )
 
     # -- stopping the tool
 

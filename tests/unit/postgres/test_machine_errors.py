@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_pgbackup.errors import NotProven, VerificationFailed
+import airflow_pgbackup
+from airflow_pgbackup.errors import NotProven, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.machine_errors import machine_error
 from airflow_pgbackup.postgres.archive.pg_restore_output import PgRestoreOutput
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
@@ -55,6 +56,29 @@ def test_an_error_of_the_machine_in_pg_restore_proves_nothing(tmp_path: Path) ->
     assert "could not be read on this machine: pg_restore failed (exit 1): could not open input file" in str(error)
     error = restored(tmp_path, OF_THE_MACHINE[0], OF_THE_ARCHIVE[0])
     assert isinstance(error, VerificationFailed), "the last line is the reason"
+
+
+@pytest.mark.parametrize(
+    "lines", [[], ["prlimit: failed to set the NPROC resource limit: Invalid argument"], ["choom: failed to set"]]
+)
+def test_a_failure_of_another_program_before_pg_restore_is_not_of_the_archive(tmp_path: Path, lines: list[str]) -> None:
+    with pytest.raises(ToolError, match="exit 1"):
+        restored(tmp_path, *lines)
+
+
+def test_a_leader_that_cannot_start_pg_restore_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a limit on the number of processes: it cannot fork."""
+    leader = tmp_path / "_leader.py"
+    package = Path(airflow_pgbackup.__file__).parents[1]
+    real = (
+        (package / "airflow_pgbackup/postgres/tools/_leader.py")
+        .read_text()
+        .replace("tool = os.fork()", "raise OSError(12, 'out of memory')")
+    )
+    leader.write_text(real.replace("{__file__}/../../../..", str(package)))
+    monkeypatch.setattr("airflow_pgbackup.postgres.tools.leader._LEADER", leader)
+    with pytest.raises(ToolError, match=r"exit 125.: cannot start: .*out of memory"):
+        restored(tmp_path)
 
 
 @pytest.mark.parametrize("line", OF_THE_MACHINE)

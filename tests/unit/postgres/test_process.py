@@ -806,6 +806,20 @@ def test_a_worker_without_standard_streams(tmp_path: Path) -> None:
     assert out.read_text() == "it ran\n"
 
 
+@pytest.mark.parametrize("what", ["process", "thread"])
+def test_a_worker_at_its_limit_of_processes(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "no more") if what == "process" else RuntimeError("no more")
+
+    if what == "process":
+        monkeypatch.setattr(subprocess, "Popen", refused)
+    else:
+        monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(ToolError, match="cannot start echo: no more") as caught:
+        run_tool(["echo"], env=ENV)
+    assert "pids limit" in str(caught.value.hint)
+
+
 def test_a_tool_that_ends_before_its_child_leaves_no_zombie_to_the_first_process_of_a_container() -> None:
     """``bwrap`` does so each time, and a worker that is the first process reaps only its own children."""
     first = subprocess.run(
