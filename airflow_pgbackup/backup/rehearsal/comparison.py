@@ -137,12 +137,15 @@ def _compare_database(
     advanced: list[tuple[str, str]] = []
     for name, detail in compare_sequences(reader, archive, key, has_value=has_value, advanced=advanced):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
-    if advanced:
-        sure = reader.views_draw()
-        lines, why = (result.notes, "because") if sure else (result.unproven, "perhaps because")
-        lines += [
-            f"{prefix}sequence {name} {detail}, {why} a materialized view draws from it" for name, detail in advanced
-        ]
+    draws, may_draw = reader.views_draw() if advanced else (False, False)
+    for name, detail in advanced:
+        line = f"{prefix}sequence {name} {detail}"
+        if draws:
+            result.notes.append(f"{line}, because a materialized view draws from it")
+        elif may_draw:
+            result.unproven.append(f"{line}, perhaps because a function that a materialized view calls draws from it")
+        else:
+            result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
     for name, detail in compare_materialized_views(reader, archive, key):
         result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
     for oid, detail in compare_large_objects(reader, archive, key):

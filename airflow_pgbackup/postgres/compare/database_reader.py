@@ -98,18 +98,20 @@ select n.nspname, c.relname, c.relkind::text,
 """
 
 _SEQUENCE = "select {}, last_value, is_called from {}"
-# Views that a materialized view with data reads, directly or through other views.
+# The views that a materialized view with data reads, directly or through other views, with all that their rules use.
+# Only what comes with the server is not in pg_depend.
 _DRAWING = """
-with recursive reading (oid) as (
-  select oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
+with recursive reading (oid, class, object) as (
+  select oid, 'pg_catalog.pg_class'::regclass::oid, oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
   union
-  select v.oid from reading
-    join pg_catalog.pg_rewrite r on r.ev_class = reading.oid
+  select r.ev_class, d.refclassid, d.refobjid from reading
+    join pg_catalog.pg_rewrite r on r.ev_class = reading.object and reading.class = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
     join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
-     and d.refclassid = 'pg_catalog.pg_class'::regclass
-    join pg_catalog.pg_class v on v.oid = d.refobjid and v.relkind in ('v', 'm')
 )
-select exists (select from reading where pg_catalog.pg_get_viewdef(oid) like '%nextval(%')
+select coalesce(pg_catalog.bool_or(pg_catalog.pg_get_viewdef(oid) like '%nextval(%'), false),
+       coalesce(pg_catalog.bool_or(class = any ('{pg_catalog.pg_proc, pg_catalog.pg_operator}'::regclass[])), false)
+  from reading
 """
 _STEPS = """
 select n.nspname, c.relname, s.seqincrement, s.seqcycle from pg_catalog.pg_sequence s
@@ -328,14 +330,14 @@ class DatabaseReader:
             rows: list[Any] = session.execute(_STEPS).fetchall()
             return {(schema, name): (increment, cycles) for schema, name, increment, cycles in rows}
 
-    def views_draw(self) -> bool:
-        """Return whether a materialized view with data, or a view that it reads, names nextval().
+    def views_draw(self) -> tuple[bool, bool]:
+        """Return whether a refresh of the materialized views with data changes a sequence, and whether it may.
 
-        A refresh changes a sequence then. Functions that it calls may do so as well.
+        It does if one, or a view that it reads, names nextval(). It may if one calls a function of the database.
         """
         with self._connected() as session, self._interruptible(session, "reading materialized views"):
             row: Any = session.execute(_DRAWING).fetchone()
-            return bool(row[0])
+            return bool(row[0]), bool(row[1])
 
     def large_objects(self) -> LargeObjects:
         """Return all large objects. Only a superuser can read pg_largeobject."""

@@ -72,7 +72,7 @@ def test_a_function_that_changes_a_sequence(
         "create materialized view drawn as select draw() as n",
     )
     reference = dump_database(connection=database, server="test", repository=here, options=DumpOptions())
-    with pytest.raises(NotProven, match="has value 2, expected 1, perhaps because a materialized view") as unproven:
+    with pytest.raises(NotProven, match="has value 2, expected 1, perhaps because a function") as unproven:
         verify(reference=reference, repository=here, level="restore")
     assert "compare" in str(unproven.value.hint)
 
