@@ -46,6 +46,7 @@ _UNPROVEN = {
     "rehearse on a server with that of the source (scratch_conn_id, --scratch).",
     BY_LC_MONETARY: "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch).",
     BY_DIGITS: "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
+    "may have exchanged fields": "Create that table again with the columns of its parents first, then make a new dump.",
     "of another version": "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
 }
 

@@ -21,6 +21,7 @@ from airflow_pgbackup.postgres.compare.comparison import (
     compare_tables,
 )
 from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, DatabaseReader
+from airflow_pgbackup.postgres.compare.exchanged_fields import exchanged_fields
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.verification import Difference, TableResult
 
@@ -134,6 +135,7 @@ def _compare_database(
             result.unproven.append(f"{name}: {compared.detail}")
         elif compared.detail:
             result.notes.append(f"{name}: {compared.detail}")
+    result.unproven += [f"{prefix}{name}: {detail}" for name, detail in exchanged_fields(reader, tables)]
     advanced: list[tuple[str, str]] = []
     for name, detail in compare_sequences(reader, archive, key, has_value=has_value, advanced=advanced):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))

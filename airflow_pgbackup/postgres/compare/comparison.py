@@ -60,7 +60,7 @@ def compare_tables(
     readable: list[tuple[TableDigest, Relation]] = []
     for table in tables:
         relation = relations.get((table.schema, table.name))
-        missing = relation and sorted(set(table.columns or ()) - relation.columns)
+        missing = relation and sorted(set(table.columns or ()) - set(relation.columns))
         if relation is None:
             yield TableComparison(table, "different", "the table is missing after the restore")
         elif missing:

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
+from airflow_pgbackup.postgres.compare.catalog_queries import DRAWING, RELATIONS, STEPS, WITH_ROWS_OF
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, copy_several, named_pipe
 from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -59,64 +60,7 @@ _UNSTABLE = {
 }
 """Types whose values a restored server may write otherwise than the dump, by the reason."""
 
-# The types with values of such a type: the type itself, its arrays, domains, ranges, and composite types. Only cube is
-# one of an extension.
-_RELATIONS = """
-with recursive parts (part, whole) as (
-  select typelem, oid from pg_catalog.pg_type where typelem <> 0
-  union all
-  select typbasetype, oid from pg_catalog.pg_type where typbasetype <> 0
-  union all
-  select rngsubtype, rngtypid from pg_catalog.pg_range
-  union all
-  select rngtypid, (pg_catalog.to_jsonb(r)->>'rngmultitypid')::oid from pg_catalog.pg_range r
-  union all
-  select a.atttypid, c.reltype from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
-   where a.attnum > 0 and c.reltype <> 0
-), unstable (reason, oid) as (
-  select given.key, t.oid
-    from pg_catalog.jsonb_each(%s::jsonb) given cross join pg_catalog.jsonb_array_elements_text(given.value) name
-    join pg_catalog.pg_type t on t.typname = name
-     and (t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace or name = 'cube')
-  union
-  select u.reason, p.whole from unstable u join parts p on p.part = u.oid
-), reasons (oid, found) as (
-  select oid, pg_catalog.array_agg(reason order by reason) from unstable group by oid
-)
-select n.nspname, c.relname, c.relkind::text,
-       exists (select from pg_catalog.pg_depend d
-                where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'),
-       array(select a.attname::text from pg_catalog.pg_attribute a
-              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
-       c.relispopulated, case when c.relispartition then c.oid::int8 else 0 end,
-       coalesce(u.found, '{}'), c.relpersistence = 'u',
-       c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t
-                                     join pg_catalog.pg_class f on f.oid = t.relid where f.relkind = 'f')
-  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  left join reasons u on u.oid = c.reltype
- where c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
-"""
-
 _SEQUENCE = "select {}, last_value, is_called from {}"
-# The views that a materialized view with data reads, directly or through other views, with all that their rules use.
-# Only what comes with the server is not in pg_depend.
-_DRAWING = """
-with recursive reading (oid, class, object) as (
-  select oid, 'pg_catalog.pg_class'::regclass::oid, oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
-  union
-  select r.ev_class, d.refclassid, d.refobjid from reading
-    join pg_catalog.pg_rewrite r on r.ev_class = reading.object and reading.class = 'pg_catalog.pg_class'::regclass
-    join pg_catalog.pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
-    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
-)
-select coalesce(pg_catalog.bool_or(pg_catalog.pg_get_viewdef(oid) like '%nextval(%'), false),
-       coalesce(pg_catalog.bool_or(class = any ('{pg_catalog.pg_proc, pg_catalog.pg_operator}'::regclass[])), false)
-  from reading
-"""
-_STEPS = """
-select n.nspname, c.relname, s.seqincrement, s.seqcycle from pg_catalog.pg_sequence s
-  join pg_catalog.pg_class c on c.oid = s.seqrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-"""
 _SEQUENCES = 100  # in a query
 
 # Pages of zeros may be missing, and an empty large object has no page.
@@ -132,6 +76,7 @@ class Relation:
 
     :ivar kind: ``pg_class.relkind``.
     :ivar of_extension: an extension created it, and may have inserted rows.
+    :ivar columns: in the order of the table.
     :ivar populated: False for a materialized view without data.
     :ivar partition: its OID if it is a partition of another table, else 0.
     :ivar unstable: why the restored server may write the same values otherwise than the dump: because of the types.
@@ -143,7 +88,7 @@ class Relation:
     name: str
     kind: str
     of_extension: bool
-    columns: frozenset[str]
+    columns: tuple[str, ...]
     populated: bool
     partition: int = 0
     unstable: tuple[str, ...] = ()
@@ -236,10 +181,10 @@ class DatabaseReader:
         if self._relations is None:
             with self._connected() as session, self._interruptible(session, "reading the catalogs"):
                 relations: dict[tuple[str, str], Relation] = {}
-                shared: dict[frozenset[str], frozenset[str]] = {}  # thousands of partitions have the same columns
-                found: Iterator[Any] = iter(session.execute(_RELATIONS, [Jsonb(self._unstable)]))
+                shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # thousands of partitions have the same columns
+                found: Iterator[Any] = iter(session.execute(RELATIONS, [Jsonb(self._unstable)]))
                 for schema, name, kind, extension, names, populated, partition, unstable, *rest in found:
-                    columns = shared.setdefault(each := frozenset(names), each)
+                    columns = shared.setdefault(each := tuple(names), each)
                     key = (sys.intern(schema), name)
                     relations[key] = Relation(
                         *key, kind, extension, columns, populated, partition, tuple(unstable), *rest
@@ -324,10 +269,20 @@ class DatabaseReader:
                     schema, name = batch[number]
                     yield SequenceValue(schema, name, last_value, is_called)
 
+    def with_rows_of(self, tables: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """Return the tables with columns that contain whole rows of other tables, each with that other table.
+
+        :param tables: schema and name of those others.
+        """
+        with self._connected() as session, self._interruptible(session, "reading the catalogs"):
+            given = [schema for schema, _ in tables], [name for _, name in tables]
+            rows: list[Any] = session.execute(WITH_ROWS_OF, given).fetchall()
+            return [((schema, name), (of_schema, of_name)) for schema, name, of_schema, of_name in rows]
+
     def steps(self) -> dict[tuple[str, str], tuple[int, bool]]:
         """Return the increment of each sequence, and whether it cycles, by schema and name."""
         with self._connected() as session, self._interruptible(session, "reading the catalogs"):
-            rows: list[Any] = session.execute(_STEPS).fetchall()
+            rows: list[Any] = session.execute(STEPS).fetchall()
             return {(schema, name): (increment, cycles) for schema, name, increment, cycles in rows}
 
     def views_draw(self) -> tuple[bool, bool]:
@@ -336,7 +291,7 @@ class DatabaseReader:
         It does if one, or a view that it reads, names nextval(). It may if one calls a function of the database.
         """
         with self._connected() as session, self._interruptible(session, "reading materialized views"):
-            row: Any = session.execute(_DRAWING).fetchone()
+            row: Any = session.execute(DRAWING).fetchone()
             return bool(row[0]), bool(row[1])
 
     def large_objects(self) -> LargeObjects:

@@ -69,13 +69,13 @@ class Restored(DatabaseReader):
                 name,
                 table.kind,
                 table.of_extension,
-                frozenset(table.columns.split()),
+                tuple(table.columns.split()),
                 table.populated,
                 unlogged=table.unlogged,
             )
             for name, table in self._tables.items()
         }
-        return found | {name: Relation(*name, "S", False, frozenset(), True) for name in self._values}
+        return found | {name: Relation(*name, "S", False, (), True) for name in self._values}
 
     def read(self, rows: Rows, take: Callable[[bytes], object]) -> None:
         self.reads.append([rows])
