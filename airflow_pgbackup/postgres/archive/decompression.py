@@ -12,7 +12,7 @@ from typing import BinaryIO
 from airflow_pgbackup.byte_streams import CountingReader, Readable
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.decompressors import Decompressor, decompressor
-from airflow_pgbackup.postgres.archive.machine_errors import machine_error, not_read
+from airflow_pgbackup.postgres.archive.machine_errors import lacks_memory, not_read
 from airflow_pgbackup.postgres.archive.zstd_blocks import ZstdBlocks
 from airflow_pgbackup.postgres.sql.window import CHUNK
 
@@ -189,7 +189,7 @@ class Decompressed:
         except MemoryError as error:
             raise not_read(self._what, "out of memory") from error
         except Exception as error:  # the libraries share no class of errors
-            if machine_error(str(error)):
+            if lacks_memory(str(error)):
                 raise not_read(self._what, str(error)) from error
             raise VerificationFailed(f"{self._what} is corrupt before byte {self._counted.size}: {error}") from error
         if self._decompressor.eof:

@@ -48,7 +48,7 @@ class PgRestoreOutput:
                     hint=f"Install the pg_restore of the PostgreSQL that made it; '{command('show')}' names its "
                     "version.",
                 ) from error
-            if error.stderr and machine_error(error.stderr[-1]):  # pg_fatal() writes one line and exits
+            if machine_error(error.stderr):
                 raise not_read("the archive", error.message) from error
             if not any(line.startswith("pg_restore: ") for line in error.stderr):
                 raise  # a program of the sandbox, which did not start pg_restore
