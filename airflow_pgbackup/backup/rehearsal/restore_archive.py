@@ -18,6 +18,7 @@ from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.database_locale import tablespace
+from airflow_pgbackup.postgres.definitions.filling_order import depends_on_order
 from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.schemas import schemas_missing_from
@@ -106,6 +107,13 @@ class ArchiveRestore(CopyRestore):
             self.copy.notes.append("restored with one job, because of an event trigger on login")
             return 1
         if self.dump.manifest.artifact.format == "tar":
+            return 1
+        if depends_on_order(self._entries):
+            # Several jobs may succeed where one job, and so a restore, always fails.
+            self.copy.notes.append(
+                "restored with one job, because rows are checked or computed by functions that read tables, which "
+                "several jobs may fill too late"
+            )
             return 1
         return max(1, min(usable_processors(), self.server.most_jobs()))
 

@@ -41,6 +41,11 @@ _HINTS = [
         "Connect as a superuser or as the owner of all objects, or set no_owner and no_privileges.",
     ),
     (
+        r"violates check constraint",
+        "The constraint depends on the time or on tables that are restored later, or was bypassed. Make it NOT VALID, "
+        "or replace it with a trigger, in the source. To restore the rows: see 'Rescue' in the documentation.",
+    ),
+    (
         r"out of shared memory",
         "Raise max_locks_per_transaction on the server, or restore with mode create or with 2 jobs.",
     ),
