@@ -47,8 +47,8 @@ _NOT_REPEATED = frozenset(
 
 def repeated_options(manifest: Manifest, *, create: bool) -> DumpOptions | DumpAllOptions:
     """Return the options for the dump of the copy: those of the original dump, without rows."""
-    given = _with_schemas({n: v for n, v in manifest.options.items() if n not in _NOT_REPEATED})
     try:
+        given = _with_schemas({n: v for n, v in manifest.options.items() if n not in _NOT_REPEATED})
         if manifest.series.database is None:
             cluster = DumpAllOptions(**given)
             scoped = any((cluster.globals_only, cluster.roles_only, cluster.tablespaces_only))
