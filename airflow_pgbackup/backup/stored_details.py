@@ -38,7 +38,7 @@ def _check(check: Check) -> Check:
     elif check.name == "note":
         if match := _NOTE.fullmatch(detail):
             detail = match[1] + _outcome(match[2])
-        elif is_of_server(detail):
+        elif is_of_server(detail, translated=True):
             detail = _without_quoted(detail)
     elif check.result != "pass":
         detail = _without_quoted(detail)

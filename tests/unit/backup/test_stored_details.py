@@ -72,6 +72,14 @@ def secret(repository: LocalRepository) -> Manifest:
             Check("note", "pass", 'restores with one job; error with 4: table "t": ERROR:  invalid input: "ann@x.org"'),
             'restores with one job; error with 4: table "t": ERROR:  invalid input: "…"',
         ),
+        (
+            Check("note", "pass", "restores with one job; error with 4: FEHLER:  ungültige Eingabe: »ann@x.org«"),
+            'restores with one job; error with 4: FEHLER:  ungültige Eingabe: "…"',
+        ),
+        (
+            Check("note", "pass", 'restores with one job; error with 4: "a:  b": ERROR:  invalid input: "ann@x.org"'),
+            'restores with one job; error with 4: "…"',
+        ),
         (Check("note", "pass", 'view "a" was left out'), 'view "a" was left out'),
         (Check("sql check 'a'", "notproven", 'invalid input: "ann@x.org, {1}"'), 'invalid input: "…"'),
         (Check("sql check 'a'", "notproven", 'invalid input: "ann ERROR: x"'), 'invalid input: "…"'),
