@@ -26,6 +26,7 @@ from airflow_pgbackup.errors import (
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader, ArchiveSummary
 from airflow_pgbackup.postgres.archive.script_trailer import ScriptContinues
 from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, BY_LC_MONETARY, BY_SETTINGS
+from airflow_pgbackup.postgres.compare.generated_columns import OUTDATED
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.base import Repository
@@ -47,6 +48,8 @@ _UNPROVEN = {
     BY_LC_MONETARY: "Rehearse on a server with the lc_monetary of the source (scratch_conn_id, --scratch).",
     BY_DIGITS: "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
     "may have exchanged fields": "Create that table again with the columns of its parents first, then make a new dump.",
+    OUTDATED: "A dump does not contain the values of generated columns. Replace the expression with a trigger in "
+    "the source. After a restore, compute the values again by updating a column that the expression uses.",
     "of another version": "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
 }
 

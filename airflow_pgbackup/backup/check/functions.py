@@ -141,7 +141,7 @@ def check_functions(db: InspectedDatabase, selection: Selection) -> None:
     The session's search_path must be empty, so that all names are qualified.
     """
     uses: dict[tuple[str, str], set[int]] = defaultdict(set)
-    reading, varying = set(), {}
+    reading, varying, generated = set(), {}, set()
     for kind, name, relation, schema, function, expression, reads in db.optional_rows(_USES):
         if relation and not selection.takes(relation, schema):
             continue
@@ -160,11 +160,14 @@ def check_functions(db: InspectedDatabase, selection: Selection) -> None:
                 unqualified[function.signature].append(f"{kind} {name}")
             if kind == "constraint" and function.reads:
                 reading.add(name)
+            if kind == "generated column" and function.reads:
+                generated.add(name)
             if kind == "constraint" and function.mentions.changes:
                 varying[name] = function.mentions.changes
     if unqualified:
         _report_unqualified(db, functions, unqualified)
     report_problem(db, "check_reads_tables", sorted(reading))
+    report_problem(db, "generated_reads_tables", sorted(generated))
     clocks = named(sorted(set(varying.values())))
     report_problem(
         db, "check_changes", sorted(varying), message=f"CHECK constraints depend on {clocks}: {named(sorted(varying))}"

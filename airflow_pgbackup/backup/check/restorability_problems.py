@@ -84,14 +84,13 @@ _ALL = (
         "or the view that use them are missing afterwards",
         hint="Run ALTER FUNCTION {} SET search_path = pg_catalog, public; then dump again.",
         example=(
-            "CREATE TABLE rate (code text PRIMARY KEY, value numeric)",
-            "CREATE FUNCTION rate_of(text) RETURNS numeric LANGUAGE sql IMMUTABLE "
-            "AS 'SELECT value FROM rate WHERE code = $1'",
-            "CREATE TABLE price (code text, value numeric GENERATED ALWAYS AS (rate_of(code)) STORED)",
-            "INSERT INTO price VALUES ('EUR')",
+            "CREATE FUNCTION cents(numeric) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT ($1 * 100)::bigint'",
+            "CREATE FUNCTION tax(numeric) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT cents($1) / 5'",
+            "CREATE TABLE price (value numeric, tax bigint GENERATED ALWAYS AS (tax(value)) STORED)",
+            "INSERT INTO price VALUES (10)",
         ),
-        fix=("ALTER FUNCTION rate_of(text) SET search_path = pg_catalog, public",),
-        objects=("public.rate_of(text)",),
+        fix=("ALTER FUNCTION tax(numeric) SET search_path = pg_catalog, public",),
+        objects=("public.tax(numeric)",),
     ),
     RestorabilityProblem(
         code="check_reads_tables",
@@ -110,6 +109,24 @@ _ALL = (
         ),
         fix=("ALTER TABLE item DROP CONSTRAINT known",),
         objects=("known on public.item",),
+    ),
+    RestorabilityProblem(
+        code="generated_reads_tables",
+        message="stored generated columns read tables: {}",
+        consequence="a dump does not contain their values, and a restore computes them while it loads one table after "
+        "the other, so they are wrong where the other table is loaded later",
+        hint="Drop the expression (ALTER TABLE ... ALTER ... DROP EXPRESSION) and fill the column in a trigger, so "
+        "that dumps contain it. After a restore, compute it again by updating a column that the expression uses: {}.",
+        example=(
+            "CREATE TABLE rate (code text PRIMARY KEY, value numeric)",
+            "INSERT INTO rate VALUES ('EUR', 2)",
+            "CREATE FUNCTION rate_of(text) RETURNS numeric LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, public "
+            "AS 'SELECT value FROM rate WHERE code = $1'",
+            "CREATE TABLE price (code text, rate numeric GENERATED ALWAYS AS (rate_of(code)) STORED)",
+            "INSERT INTO price VALUES ('EUR')",
+        ),
+        fix=("ALTER TABLE price ALTER rate DROP EXPRESSION",),
+        objects=("public.price.rate",),
     ),
     RestorabilityProblem(
         code="check_changes",

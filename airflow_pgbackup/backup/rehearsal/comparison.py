@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.databases.sessions import without_role
-from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.backup.progress import Step, counted
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions, dump_copy
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.sequence_values import requires_value
@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.compare.comparison import (
 )
 from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, DatabaseReader
 from airflow_pgbackup.postgres.compare.exchanged_fields import exchanged_fields
+from airflow_pgbackup.postgres.compare.generated_columns import OUTDATED
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.verification import Difference, TableResult
 
@@ -150,5 +151,10 @@ def _compare_database(
             result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
     for name, detail in compare_materialized_views(reader, archive, key):
         result.differences.append(Difference("materialized view data", f"{prefix}{name}", detail))
+    result.unproven += [
+        f"{prefix}{column.schema}.{column.table}: generated column {column.name} {OUTDATED} in "
+        f"{counted(column.rows, 'row')}: its functions depend on other tables, the time or settings"
+        for column in reader.outdated_columns()
+    ]
     for oid, detail in compare_large_objects(reader, archive, key):
         result.differences.append(Difference("large object", f"{prefix}{oid}", detail))

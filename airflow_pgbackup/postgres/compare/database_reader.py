@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from airflow_pgbackup.postgres.archive.summary import LargeObjects, SequenceValue
 from airflow_pgbackup.postgres.compare.catalog_queries import DRAWING, RELATIONS, STEPS, WITH_ROWS_OF
 from airflow_pgbackup.postgres.compare.copy_out import copy_out, copy_over, copy_several, named_pipe
+from airflow_pgbackup.postgres.compare.generated_columns import OutdatedColumn, outdated_columns
 from airflow_pgbackup.postgres.compare.interruptible import interruptible
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
@@ -293,6 +294,11 @@ class DatabaseReader:
         with self._connected() as session, self._interruptible(session, "reading materialized views"):
             row: Any = session.execute(DRAWING).fetchone()
             return bool(row[0]), bool(row[1])
+
+    def outdated_columns(self) -> list[OutdatedColumn]:
+        """Return the generated columns with values that their expression does not have now."""
+        with self._connected() as session, self._interruptible(session, "reading generated columns"):
+            return outdated_columns(session)
 
     def large_objects(self) -> LargeObjects:
         """Return all large objects. Only a superuser can read pg_largeobject."""

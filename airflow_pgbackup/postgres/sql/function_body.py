@@ -118,7 +118,7 @@ class Mentions:
 
     :ivar tables: the tables that it reads or writes.
     :ivar functions: the functions that it calls.
-    :ivar types: the types that it casts to.
+    :ivar types: the types that it casts to, or declares variables with.
     :ivar operators: the operators without a schema.
     :ivar sets_path: it contains ``search_path``.
     :ivar changes: a clock or another changing value on which its result depends, see :func:`changing`; or None.
@@ -164,7 +164,7 @@ def mentions(text: str) -> Mentions:
                 result.types.add(name)
             elif after.text == "%" and at + step + 1 < len(found) and found[at + step + 1].text in ("rowtype", "type"):
                 column = found[at + step + 1].text == "type" and len(parts) > 1
-                result.tables.add(_name(parts[:-1]) if column else name)
+                result.types.add(_name(parts[:-1]) if column else name)  # the row type of a table has its name
             elif _is_table(found, at, in_from) and token.text not in _NO_TABLE and not (called and in_from):
                 if name[0] is not None or name[1] not in own:
                     result.tables.add(name)

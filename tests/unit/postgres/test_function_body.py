@@ -58,7 +58,7 @@ def test_time_is_linear(piece: str) -> None:
         ("INSERT INTO a (x) SELECT 1; UPDATE b SET x = 1; DELETE FROM c", {(None, "a"), (None, "b"), (None, "c")}),
         ("INSERT INTO s.a VALUES (1) ON CONFLICT DO UPDATE SET x = 1", {("s", "a")}),
         ("SELECT x INTO a FROM db.s.b FOR UPDATE OF b", {("s", "b")}),
-        ("DECLARE r a%ROWTYPE; c b.x%TYPE; d s.c.x%TYPE", {(None, "a"), (None, "b"), ("s", "c")}),
+        ("DECLARE r a%ROWTYPE; c b.x%TYPE; d s.c.x%TYPE", set()),
         ("WITH a AS MATERIALIZED (SELECT 1), b AS (SELECT 1) SELECT FROM a, b, c", {(None, "c")}),
         ("SELECT trim(both FROM a), x IS DISTINCT FROM b, extract(year FROM c)", set()),
         ("SELECT FROM f(1), g(2) x, LATERAL h(3), a", {(None, "a")}),
@@ -77,6 +77,10 @@ def test_functions_types_and_operators() -> None:
     assert found.types == {(None, "mood"), ("s", "kind")}
     assert "<~>" in found.operators
     assert "<#>" not in found.operators
+
+
+def test_the_types_of_variables() -> None:
+    assert mentions("DECLARE r a%ROWTYPE; c b.x%TYPE; d s.c.x%TYPE").types == {(None, "a"), (None, "b"), ("s", "c")}
 
 
 def test_a_body_that_sets_its_own_search_path() -> None:
