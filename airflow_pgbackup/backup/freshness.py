@@ -24,7 +24,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each
-from airflow_pgbackup.repository.layout import LEVELS, Series
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.verification import TableResult, Verification
@@ -152,7 +152,7 @@ def _kind(manifest: Manifest) -> object:
 
 def _rows(verifications: Sequence[Verification]) -> dict[str, int] | None:
     for seen in reversed(verifications):
-        if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
+        if seen.counts_rows:
             rows: dict[str, int] = {}
             for table in seen.tables:
                 rows[_name(table)] = rows.get(_name(table), 0) + table.rows

@@ -20,7 +20,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import find_backup
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, RowCount
-from airflow_pgbackup.repository.verification import Check, Verification
+from airflow_pgbackup.repository.verification import UNLISTED, Check, Verification
 
 _LEVEL = "archive"
 _MOST = 1000
@@ -57,7 +57,7 @@ def _fitting(report: Verification) -> Verification:
     """Leave out what the file cannot hold: a verdict counts without its tables, and without the thousandth problem."""
     if len(report.to_json()) <= json_document.MAX_BYTES:
         return report
-    note = Check("note", "pass", f"{counted(len(report.tables), 'table')} not listed: the list is too long to record")
+    note = Check(UNLISTED, "pass", f"the list of {counted(len(report.tables), 'table')} is too long to record")
     without = replace(report, tables=(), checks=(*report.checks, note))
     if len(without.to_json()) <= json_document.MAX_BYTES:
         return without

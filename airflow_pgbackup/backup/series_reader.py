@@ -12,7 +12,6 @@ from airflow_pgbackup.errors import BackupNotFound
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import MOST_BYTES, Evidence, may_count, read_evidence, unreadable
-from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.repository.verification import Verification
 
@@ -65,7 +64,7 @@ class SeriesReader:
 def rows_of(verifications: Sequence[Verification]) -> int | None:
     """Return the rows of a backup by the newest verification that counted them; None: none has."""
     for seen in reversed(verifications):
-        if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
+        if seen.counts_rows:
             return sum(table.rows for table in seen.tables)
     return None
 

@@ -84,7 +84,7 @@ def _history(reports: tuple[Verification, ...]) -> Listing:
     )
     for report in reports:
         seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
-        rows = f"{sum(each.rows for each in report.tables):,}"
+        tables = (str(len(report.tables)), f"{sum(each.rows for each in report.tables):,}")
         when = f"{report.finished_at:%Y-%m-%d %H:%M:%S}Z"
-        listing.add(when, report.level, report.result, str(len(report.tables)), rows, seconds)
+        listing.add(when, report.level, report.result, *(tables if report.lists_tables else ("", "")), seconds)
     return listing

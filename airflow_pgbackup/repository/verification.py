@@ -8,7 +8,11 @@ from datetime import datetime
 from typing import ClassVar
 
 from airflow_pgbackup.repository.json_document import Content, Document, moment
+from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import ClientInfo
+
+UNLISTED = "tables not listed"
+"""The name of the check that a verification has if its file cannot hold the list of its tables."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,16 @@ class Verification(Document):
     origin: Mapping[str, object] = field(default_factory=dict)
     artifact_sha256: str | None = None
     """The digest of the verified artifact in its manifest; None in version 1.0, which lacks it."""
+
+    @property
+    def lists_tables(self) -> bool:
+        """Whether all tables that were read are listed."""
+        return all(check.name != UNLISTED for check in self.checks)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the tables are those of a sound backup, each with its rows."""
+        return self.result == "pass" and LEVELS.index(self.level) >= LEVELS.index("archive") and self.lists_tables
 
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Verification:

@@ -9,7 +9,6 @@ from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.text import first_of
 
 _NAMED = 5
@@ -81,7 +80,7 @@ def describe_loss(run: RestoreContext, evidence: Evidence, target: RestoreTarget
 def _tables(evidence: Evidence) -> dict[tuple[str, str], int] | None:
     """Return the rows of each table as the last verification that counted them did; None if none has."""
     for seen in reversed(evidence.verifications):
-        if seen.result == "pass" and LEVELS.index(seen.level) >= LEVELS.index("archive"):
+        if seen.counts_rows:
             rows: dict[tuple[str, str], int] = {}
             for table in seen.tables:
                 rows[table.schema, table.name] = rows.get((table.schema, table.name), 0) + table.rows

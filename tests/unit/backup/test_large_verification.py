@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from honest import verification_of, write_backup
 
 from airflow_pgbackup.backup import reading_record
+from airflow_pgbackup.backup.freshness import freshness
+from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.reading_record import write_verification
+from airflow_pgbackup.backup.restore.loss import describe_backup
+from airflow_pgbackup.backup.series_reader import rows_of
 from airflow_pgbackup.repository import json_document
 from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series
@@ -49,7 +53,19 @@ def test_too_many_tables_are_not_listed(repository: LocalRepository) -> None:
     report, found = recorded(repository, "pass", tables=1000)
     assert (found.result, found.tables) == ("pass", ())
     assert found.checks[:-1] == report.checks
-    assert found.checks[-1] == Check("note", "pass", "1,000 tables not listed: the list is too long to record")
+    assert found.checks[-1] == Check("tables not listed", "pass", "the list of 1,000 tables is too long to record")
+
+
+def test_tables_that_are_not_listed_are_not_missing(repository: LocalRepository) -> None:
+    """Their rows are unknown, not 0: that would be a drop by 100 %, and a loss of every table of the target."""
+    write_backup(repository, APP, AT - timedelta(hours=1))
+    recorded(repository, "pass", tables=1000)
+    now = AT + timedelta(minutes=1)
+    result = freshness(repository=repository, rules=FreshnessRules(max_age=timedelta(hours=3)), now=now)
+    assert (result["problems"], result["fresh"]) == ([], True)
+    evidence = read_evidence(repository, APP, max(repository.folders(APP.path)), now=now)
+    assert rows_of(evidence.verifications) is None
+    assert "rows not counted" in describe_backup(evidence, now)[-1]
 
 
 def test_too_many_problems_are_cut(repository: LocalRepository) -> None:
