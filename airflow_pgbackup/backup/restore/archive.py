@@ -129,7 +129,7 @@ class ArchiveLoader:
 
     @cached_property
     def properties(self) -> DatabaseProperties:
-        """Properties of the dumped database that options do not exclude; with no_owner, its owner is option role."""
+        """Properties of the dumped database that options do not exclude; with no_owner, option role is its owner."""
         found = DatabaseProperties.of_entries(self._toc.entries).without(
             privileges=self._options.no_privileges,
             comments=self._options.no_comments,

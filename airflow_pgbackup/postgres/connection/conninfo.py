@@ -260,6 +260,7 @@ def _check_lists(keywords: Mapping[str, str]) -> None:
     hosts = {counts[name] for name in ("host", "hostaddr") if name in counts}
     if len(hosts) > 1 or (counts.get("port", 1) > 1 and counts["port"] not in (hosts or {1})):
         raise ConfigurationError(
-            "the numbers of hosts and ports differ: " + ", ".join(f"{n} {name}" for name, n in counts.items()),
+            "the numbers of hosts, addresses and ports differ: "
+            + ", ".join(f"{n} {name}" for name, n in counts.items()),
             hint="Give one port for each host, or one for all, and one address for each name.",
         )
