@@ -135,8 +135,8 @@ def detail_and_hint(lines: Sequence[str], cause: str) -> tuple[str | None, str |
 def most_useful(lines: Sequence[str]) -> tuple[str, str | None]:
     """Return the line that names the cause, without the tool's prefix and the final period, and a hint or None.
 
-    That is an error, or another line but a warning or notice, for which there is a hint, else the last error that is
-    not only a consequence of another one.
+    That is an error for which there is a hint, or else such a line that is neither a warning nor a notice, or else the
+    last error that is not only a consequence of another one.
     """
     if errors := errors_of(lines):
         lines = [line for line in lines if not _CONSEQUENCE.search(line)]
