@@ -173,7 +173,7 @@ class CopyRestore:
         """
         with client_environment(params, restoring=True) as env:
             # The database's own settings are restored before its tables, and must not affect the restore.
-            pinned = f"{no_timeouts(self.server.major)} -c default_transaction_read_only=off"
+            pinned = f"{no_timeouts(self.server.major)} -c default_transaction_read_only=off -c array_nulls=on"
             env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned} {self.server.session_options}".strip()
             with ToolProcess(
                 argv,

@@ -201,7 +201,7 @@ def _environment(context: RestoreContext, params: ConnectionParams, server_major
     env = client_environment(params, restoring=True)
     env["PGAPPNAME"] = context.application
     # The database's own settings may include these, and are restored before its rows.
-    pinned = f"{no_timeouts(server_major)} -c default_transaction_read_only=off"
+    pinned = f"{no_timeouts(server_major)} -c default_transaction_read_only=off -c array_nulls=on"
     env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} {pinned}".strip()
     return env
 

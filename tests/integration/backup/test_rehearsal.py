@@ -287,14 +287,15 @@ def test_a_cluster_of_databases_in_several_encodings(
     assert compared(found) == {"same"}
 
 
-def test_a_database_that_is_read_only_by_default(
+def test_settings_of_the_database_that_a_restore_must_not_use(
     server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
 ) -> None:
-    database = fresh_database(server18, None, *SMALL)
+    database = fresh_database(server18, None, *SMALL, "create table list as select array['a', null] as items")
     with server18.params.connect() as session:
-        session.execute(
-            sql.SQL("alter database {} set default_transaction_read_only = on").format(sql.Identifier(database.dbname))
-        )
+        for setting in ("default_transaction_read_only = on", "array_nulls = off"):
+            session.execute(
+                sql.SQL("alter database {} set {}").format(sql.Identifier(database.dbname), sql.SQL(setting))
+            )
     proven(dump(database, here), here)
 
 

@@ -186,6 +186,23 @@ def test_create_brings_back_what_belongs_to_the_database_under_another_name(
             session.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
+def test_nulls_in_arrays_whatever_the_database_has_set(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    source = fresh_database(server18, None, "create table t as select array['a', null] as items")
+    with server18.params.connect() as session:
+        name = sql.Identifier(source.dbname)
+        session.execute(sql.SQL("alter database {} set array_nulls = off").format(name))
+    repository = local(tmp_path)
+    target = server18.params.with_database("nulls_in_arrays")
+    try:
+        restored(backup(source, repository), repository, target, mode="create")
+        assert value(target, "select items[2] is null from t") is True
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database if exists nulls_in_arrays with (force)")
+
+
 @pytest.mark.every_value
 @pytest.mark.parametrize("keep_old", [True, False])
 @pytest.mark.parametrize(
