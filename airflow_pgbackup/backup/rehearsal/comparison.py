@@ -140,13 +140,13 @@ def _compare_database(
     advanced: list[tuple[str, str]] = []
     for name, detail in compare_sequences(reader, archive, key, has_value=has_value, advanced=advanced):
         result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
-    draws, may_draw = reader.views_draw() if advanced else (False, False)
+    drawn, may_draw = reader.drawn_sequences() if advanced else (set[str](), False)
     for name, detail in advanced:
         line = f"{prefix}sequence {name} {detail}"
-        if draws:
+        if name in drawn:
             result.notes.append(f"{line}, because a materialized view draws from it")
         elif may_draw:
-            result.unproven.append(f"{line}, perhaps because a function that a materialized view calls draws from it")
+            result.unproven.append(f"{line}, perhaps because a materialized view draws from it")
         else:
             result.differences.append(Difference("sequence value", f"{prefix}{name}", detail))
     for name, detail in compare_materialized_views(reader, archive, key):

@@ -64,8 +64,8 @@ select distinct n.nspname, c.relname, i.schema, i.name from containing i
  order by 1, 2, 3, 4
 """
 WITH_ROWS_OF: LiteralString = _PARTS + _WITH_ROWS_OF
-# The views that a materialized view with data reads, directly or through other views, with all that their rules use.
-# Only what comes with the server is not in pg_depend.
+# The views that a materialized view with data reads, directly or through other views, with all that their rules use:
+# sequences too that nextval() gets as constants. Only what comes with the server is not in pg_depend.
 DRAWING: LiteralString = """
 with recursive reading (oid, class, object) as (
   select oid, 'pg_catalog.pg_class'::regclass::oid, oid from pg_catalog.pg_class where relkind = 'm' and relispopulated
@@ -74,10 +74,16 @@ with recursive reading (oid, class, object) as (
     join pg_catalog.pg_rewrite r on r.ev_class = reading.object and reading.class = 'pg_catalog.pg_class'::regclass
     join pg_catalog.pg_class v on v.oid = r.ev_class and v.relkind in ('v', 'm')
     join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
+), views (definition) as (
+  select pg_catalog.pg_get_viewdef(oid) from (select distinct oid from reading) v
 )
-select coalesce(pg_catalog.bool_or(pg_catalog.pg_get_viewdef(oid) like '%nextval(%'), false),
-       coalesce(pg_catalog.bool_or(class = any ('{pg_catalog.pg_proc, pg_catalog.pg_operator}'::regclass[])), false)
-  from reading
+select array(select distinct n.nspname || '.' || c.relname
+               from reading join pg_catalog.pg_class c on c.oid = reading.object and c.relkind = 'S'
+               join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where reading.class = 'pg_catalog.pg_class'::regclass
+                and exists (select from views where definition like '%nextval(%')),
+       exists (select from reading where class = any ('{pg_catalog.pg_proc, pg_catalog.pg_operator}'::regclass[]))
+       or exists (select from views where definition ~ 'nextval[(](?!''[^''])')
 """
 STEPS: LiteralString = """
 select n.nspname, c.relname, s.seqincrement, s.seqcycle from pg_catalog.pg_sequence s

@@ -286,14 +286,15 @@ class DatabaseReader:
             rows: list[Any] = session.execute(STEPS).fetchall()
             return {(schema, name): (increment, cycles) for schema, name, increment, cycles in rows}
 
-    def views_draw(self) -> tuple[bool, bool]:
-        """Return whether a refresh of the materialized views with data changes a sequence, and whether it may.
+    def drawn_sequences(self) -> tuple[set[str], bool]:
+        """Return the sequences that a refresh of the materialized views with data changes, and whether it may others.
 
-        It does if one, or a view that it reads, names nextval(). It may if one calls a function of the database.
+        It changes those that one, or a view that it reads, passes to nextval(). It may change any if one calls a
+        function of the database, or nextval() with a computed name.
         """
         with self._connected() as session, self._interruptible(session, "reading materialized views"):
             row: Any = session.execute(DRAWING).fetchone()
-            return bool(row[0]), bool(row[1])
+            return set(row[0]), bool(row[1])
 
     def outdated_columns(self) -> list[OutdatedColumn]:
         """Return the generated columns with values that their expression does not have now."""
