@@ -13,6 +13,7 @@ from airflow_pgbackup import settings
 from airflow_pgbackup.backup.overview import Target, Targets
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.links import plain_uri
+from airflow_pgbackup.postgres.sql.patterns import exact_name
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
@@ -167,7 +168,8 @@ def _read_fleet(path: Path, default: Target) -> _Fleet:
 
 def _named(server: Server) -> list[str]:
     """Return the databases that a server names without a pattern. Longer names do not exist in PostgreSQL."""
-    return [one for one in server.databases if not set(one) & set("*?\0") and len(one.encode()) < 64]
+    names = dict.fromkeys(map(exact_name, server.databases))
+    return [one for one in names if one and "\0" not in one and len(one.encode()) < 64]
 
 
 def _target(server: Server, retention: object, default: Target) -> Target:

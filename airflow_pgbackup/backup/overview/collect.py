@@ -222,7 +222,7 @@ def _servers_without_backup(targets: Targets, known: Collection[str]) -> Iterato
             for database in databases or ["*"]:
                 series = Series(server, database)
                 found = _without_backup(series, targets.of(series), "there is no backup of this server yet")
-                yield replace(found, whole_server=not databases)
+                yield replace(found, server_missing=True)
 
 
 def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:

@@ -69,7 +69,7 @@ class SeriesStatus:
     :param backups, size: number and bytes of all its backups.
     :param recent: the newest backups, oldest first, as file names show them.
     :param expiring: how many backups the next prune would delete, as file names show it; None: retention unknown.
-    :param whole_server: it stands for a server of which there is no backup at all.
+    :param server_missing: it is there because there is no backup of the server at all.
     """
 
     series: str
@@ -88,7 +88,7 @@ class SeriesStatus:
     size: int = 0
     recent: tuple[BackupFacts, ...] = ()
     expiring: int | None = None
-    whole_server: bool = False
+    server_missing: bool = False
 
     @property
     def fine(self) -> bool:
@@ -160,9 +160,9 @@ def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     """
     by_name: dict[str, list[SeriesStatus]] = {}
     series = list(series)
-    elsewhere = {one.server for one in series if not one.whole_server}
+    elsewhere = {one.server for one in series if not one.server_missing}
     for one in series:
-        if not (one.whole_server and one.server in elsewhere):
+        if not (one.server_missing and one.server in elsewhere):
             by_name.setdefault(one.series, []).append(one)
     best = [min(same, key=_distance) for named in by_name.values() for same in _of_one_server(named)]
     return sorted(best, key=badness)

@@ -314,6 +314,28 @@ def test_a_server_of_the_fleet_without_any_backup_has_a_row(
     page = shown("prod: {}", "crm: {}", "shop: {databases: [web, 'tmp*']}")
     assert 'class="lead good"' in page
     assert page.count("there is no backup of this server yet") == 2
+    # Whatever names the mapping gives, as the server reads them.
+    page = shown("prod: {}", "crm: {databases: [Mail, Mail, 'm[ae]il', '\"Other\"']}")
+    assert 'class="lead good"' in page
+    shutil.rmtree(tmp_path / "copies" / "crm")
+    page = shown("prod: {}", "crm: {databases: [Mail, Mail, 'm[ae]il', '\"Other\"']}")
+    assert "2 cannot: crm/Other (no backup), crm/mail (no backup)" in words(page)
+    assert page.count("there is no backup of this server yet") == 4
+
+
+def test_a_page_is_not_green_if_the_copies_of_a_fleet_are_gone(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wiped = open_repository(f"file://{tmp_path / 'wiped'}")
+    wiped.init()
+    add(repository, "app", HOUR, "archive-pass")
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(f"defaults: {{repository: '{repository.uri}', upload_to: '{wiped.uri}'}}\nservers: {{prod: {{}}}}")
+    monkeypatch.delenv("PGBACKUP_PAGE_REPOSITORIES")
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(fleet))
+    page = see(visitor)
+    assert 'class="lead bad"' in page
+    assert "1 of 1 database can be restored to a point less than 26 h old. 1 repository has no backup." in words(page)
 
 
 def test_a_page_is_not_green_beside_an_empty_repository(
