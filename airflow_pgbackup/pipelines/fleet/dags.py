@@ -20,8 +20,8 @@ from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 
 RETRY_DELAY = timedelta(minutes=10)
 CHECK_TIMEOUT = timedelta(hours=1)
-"""Of a freshness check with its retries. One that hangs, as on a hard mount, would never fail, and would keep all later
-ones from running."""
+"""Of a freshness check, not counting the delays before its retries. One that hangs, as on a hard mount, would never
+fail, and would keep all later ones from running."""
 
 
 def server_dags(name: str, server: Server, source: str) -> Iterator[DAG]:
@@ -115,7 +115,8 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
     # A database that is named must have a backup; patterns match what has one.
     named = _names(server.databases, server.exclude)
     doc_md = describe_freshness(name, server, source)
-    with _dag(f"{name}_freshness", server, freshness.schedule, doc_md, dagrun_timeout=CHECK_TIMEOUT) as dag:
+    timeout = CHECK_TIMEOUT + server.retries * RETRY_DELAY
+    with _dag(f"{name}_freshness", server, freshness.schedule, doc_md, dagrun_timeout=timeout) as dag:
         PgBackupFreshnessSensor(
             task_id="fresh",
             repository=str(server.repository),
