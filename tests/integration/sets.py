@@ -20,15 +20,25 @@ def member(repository: Repository, reference: dict[str, object]) -> SetMember:
 
 
 def back_up_set(
-    server: PostgresServer, repository: Repository, databases: Sequence[str], missing: Sequence[Absent] = ()
+    server: PostgresServer,
+    repository: Repository,
+    databases: Sequence[str],
+    missing: Sequence[Absent] = (),
+    plain: Sequence[str] = (),
 ) -> BackupSet:
-    """Dump the globals and these databases of a server, called ``prod``, and write their set."""
+    """Dump the globals and these databases of a server, called ``prod``, and write their set.
+
+    :param plain: those of them to dump as scripts.
+    """
     roles = dump_cluster(
         connection=server.params, repository=repository, options=DumpAllOptions(globals_only=True), server="prod"
     )
     dumps = [
         dump_database(
-            connection=server.params.with_database(name), repository=repository, options=DumpOptions(), server="prod"
+            connection=server.params.with_database(name),
+            repository=repository,
+            options=DumpOptions(format="plain" if name in plain else "custom"),
+            server="prod",
         )
         for name in databases
     ]

@@ -201,7 +201,7 @@ class _SetRestore:
                     with_properties=planned.mode == "into_empty",
                     allow_older_server=self._target.allow_older_server,
                 ),
-                options=RestoreOptions(jobs=self._jobs_of(planned), no_tablespaces=self._target.no_tablespaces),
+                options=self._options_of(planned),
                 analyze=self._analyze,
                 context=replace(context, log=log, seed=planned.seed),
             )
@@ -218,10 +218,14 @@ class _SetRestore:
             rows=outcome["rows"],
         )
 
-    def _jobs_of(self, planned: PlannedDatabase) -> int | None:
-        """Return the jobs of pg_restore; None for a database that exists, as jobs would replace it by a new one."""
-        jobs = self._target.jobs_per_database
-        return jobs if jobs > 1 and planned.mode != "into_empty" else None
+    def _options_of(self, planned: PlannedDatabase) -> RestoreOptions:
+        """Return the options for a database, without those that its dump's format does not support. One that exists
+        has no jobs, which would replace it by a new one."""
+        kind, jobs = planned.reference["format"], self._target.jobs_per_database
+        parallel = jobs > 1 and kind in ("custom", "directory") and planned.mode != "into_empty"
+        return RestoreOptions(
+            jobs=jobs if parallel else None, no_tablespaces=self._target.no_tablespaces and kind != "plain"
+        )
 
     def _warn(self, line: str) -> None:
         self._warnings.append(line)
