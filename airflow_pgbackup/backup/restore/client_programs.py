@@ -29,6 +29,11 @@ _CHATTER = re.compile(r"^(?:pg_restore: ?)+(?! ?(?:pg_restore|warning|error|hint
 _BEGINNING = re.compile(r"^(?:pg_restore|psql): |^psql:.*:\d+: ")
 _FILLING = re.compile(r"^pg_restore: (?:creating|processing|executing) ")
 _WARNING = re.compile(rf"^{INTERLEAVED} ?warning: |\bWARNING: ")
+_SEARCH_CONFIGURATION = 'invalid value for parameter "default_text_search_config"'
+_REFRESH = (
+    "default_text_search_config names a configuration that did not exist when the restore began, so the restore used "
+    "another one: run REFRESH MATERIALIZED VIEW for each materialized view that depends on it"
+)
 
 # Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
 _HINTS = [
@@ -80,6 +85,8 @@ class ToolMessages:
             self._chatter = not self._verbose and _CHATTER.match(line) is not None
         if _WARNING.search(line):
             self._context.warn(line)
+            if _SEARCH_CONFIGURATION in line and _REFRESH not in self._context.warnings:
+                self._context.warn(_REFRESH)
         elif not self._chatter:
             self._context.log(line)
         self._count(line)

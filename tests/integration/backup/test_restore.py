@@ -539,3 +539,23 @@ def test_a_template_that_cannot_be_renamed_is_dropped(
         restored(reference, repository, target, mode="create", log=log)
     left = "select count(*) from pg_database where datname like 'pgbackup_tmp_%'"
     assert value(server18.params, left) == 0
+
+
+def test_a_text_search_configuration_of_the_database(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    source = fresh_database(server18, None, "create text search configuration de (copy = german)")
+    with server18.params.connect() as session:
+        name = sql.Identifier(source.dbname)
+        session.execute(sql.SQL("alter database {} set default_text_search_config = 'public.de'").format(name))
+    with source.connect() as session:
+        session.execute("create materialized view m as select to_tsvector('die Häuser') as words")
+    repository = local(tmp_path)
+    target = server18.params.with_database("searching")
+    try:
+        result = restored(backup(source, repository), repository, target, mode="create")
+        (warning,) = [line for line in result["warnings"] if "REFRESH MATERIALIZED VIEW" in line]
+        assert "names a configuration that did not exist when the restore began" in warning
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database if exists searching with (force)")
