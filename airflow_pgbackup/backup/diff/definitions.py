@@ -86,8 +86,10 @@ def _detail(kind: str, old: Texts, new: Texts) -> str:
 
 
 def _without_database(objects: Objects, name: str) -> Objects:
+    quoted = name.replace('"', '""')
+    own = (f"DATABASE {name}", f'DATABASE "{quoted}"')
     return {
         key: texts
         for key, texts in objects.items()
-        if key[1] not in _OF_DATABASE and not (key[2] is None and key[3] == f"DATABASE {name}")
+        if key[1] not in _OF_DATABASE and not (key[2] is None and key[3] in own)
     }

@@ -228,16 +228,17 @@ def test_no_table_of_contents() -> None:
     assert compare_definitions(PLAIN, PLAIN, ("18", "18")).not_compared == (NotCompared("definitions", PLAIN),)
 
 
-def test_databases_of_two_names() -> None:
-    def of(name: str) -> Contents:
+@pytest.mark.parametrize(("name", "quoted"), [("billing", "billing"), ('Bil"ling', '"Bil""ling"')])
+def test_databases_of_two_names(name: str, quoted: str) -> None:
+    def of(name: str, quoted: str) -> Contents:
         objects = {
             (None, "DATABASE", None, name): Counter([f"CREATE DATABASE {name}"]),
-            (None, "ACL", None, f"DATABASE {name}"): Counter(["GRANT"]),
+            (None, "ACL", None, f"DATABASE {quoted}"): Counter(["GRANT"]),
             (None, "TABLE", "public", "a"): Counter(["a"]),
         }
         return replace(contents(database=name), objects=objects)
 
-    found = compare_definitions(of("app"), of("billing"), ("18", "18"))
+    found = compare_definitions(of("app", "app"), of(name, quoted), ("18", "18"))
     assert (found.changes, found.unchanged) == ((), 1)
     assert [one.what for one in found.not_compared] == ["definition of the database itself"]
 
