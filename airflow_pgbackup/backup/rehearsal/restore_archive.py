@@ -18,6 +18,7 @@ from airflow_pgbackup.errors import DeadlineExceeded, ToolError, ToolKilled
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.database_locale import tablespace
+from airflow_pgbackup.postgres.definitions.event_triggers import fires_event_triggers
 from airflow_pgbackup.postgres.definitions.filling_order import depends_on_order
 from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
@@ -36,7 +37,13 @@ class ArchiveRestore(CopyRestore):
 
     def __init__(self, dump: RehearsedDump, server: RehearsalServer, toc: Toc) -> None:
         extensions = any(entry.kind == "EXTENSION" for entry in toc.entries)
-        super().__init__(dump, server, schemas_missing_from(toc.entries), extensions=extensions)
+        super().__init__(
+            dump,
+            server,
+            schemas_missing_from(toc.entries),
+            extensions=extensions,
+            fires_event_triggers=fires_event_triggers(toc.entries),
+        )
         self._database = toc.database
         self._entries = toc.entries
         self.copy.database = toc.database
@@ -106,7 +113,7 @@ class ArchiveRestore(CopyRestore):
             # With several jobs, pg_restore connects again after it has created the event triggers.
             self.copy.notes.append("restored with one job, because of an event trigger on login")
             return 1
-        if self.dump.manifest.artifact.format == "tar":
+        if self.dump.manifest.artifact.format == "tar" or self.copy.fired_event_triggers:
             return 1
         if depends_on_order(self._entries):
             # Several jobs may succeed where one job, and so a restore, always fails.

@@ -41,7 +41,8 @@ class ScriptRestore(CopyRestore):
         sections = [] if summary.cluster else summary.sections
         schemas = {name for section in sections for name in section.schemas.missing()}
         extensions = any(section.requirements.extensions for section in sections)
-        super().__init__(dump, server, schemas, extensions=extensions)
+        fires = any(section.fires_event_triggers for section in summary.sections)
+        super().__init__(dump, server, schemas, extensions=extensions, fires_event_triggers=fires)
         self._summary = summary
         # The database of a script that creates it; the options of an adopted dump are not known.
         if created := next((section.database for section in sections if section.creates), None):

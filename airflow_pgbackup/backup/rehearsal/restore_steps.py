@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_pgbackup.backup.databases.sessions import fetch_value, session
+from airflow_pgbackup.backup.databases.sessions import fetch_value, session, without_event_triggers
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.byte_streams import Readable
@@ -20,6 +20,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.connection.timeouts import no_timeouts
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.database_locale import locale_name
+from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
 _ROLE_MISSING = re.compile(r'role "(.+)" does not exist')
@@ -45,6 +46,7 @@ class RestoredCopy:
     :ivar skipped: dump ids of the entries that were not restored.
     :ivar in_locale_c: the databases of a script that the rehearsal created with locale C instead of the dump's.
     :ivar schemas: those that the rehearsal created, because the dump uses but does not contain them.
+    :ivar fired_event_triggers: the restore fired event triggers of the dump, which may have changed rows.
     :ivar notes: what was handled specially, for the report.
     :ivar seconds: the duration of the successful attempt.
     """
@@ -59,6 +61,7 @@ class RestoredCopy:
     skipped: set[int] = field(default_factory=set)
     in_locale_c: set[str] = field(default_factory=set)
     schemas: set[str] = field(default_factory=set)
+    fired_event_triggers: bool = False
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -68,12 +71,24 @@ class CopyRestore:
 
     :param schemas: those that the dump uses but does not contain, as a dump of some tables.
     :param extensions: the dump creates extensions, which may create some of these schemas.
+    :param fires_event_triggers: a restore fires event triggers of the dump.
     """
 
-    def __init__(self, dump: RehearsedDump, server: RehearsalServer, schemas: set[str], *, extensions: bool) -> None:
+    def __init__(
+        self,
+        dump: RehearsedDump,
+        server: RehearsalServer,
+        schemas: set[str],
+        *,
+        extensions: bool,
+        fires_event_triggers: bool,
+    ) -> None:
         self.dump = dump
         self.server = server
         self.copy = RestoredCopy(dump, server, server.params, dump.database, server.keeps_database_name)
+        # As a restore does, where the server has the parameter. A restore of a cluster does not.
+        self._without_triggers = fires_event_triggers and dump.database is not None and has_login_triggers(server.major)
+        self.copy.fired_event_triggers = fires_event_triggers and not self._without_triggers
         self._lacking = schemas if dump.is_part else set()
         if not extensions:
             self.copy.schemas |= self._lacking
@@ -171,6 +186,8 @@ class CopyRestore:
 
         :raises ToolError: it failed.
         """
+        if self._without_triggers:
+            params = without_event_triggers(params)
         with client_environment(params, restoring=True) as env:
             # The database's own settings are restored before its tables, and must not affect the restore.
             pinned = f"{no_timeouts(self.server.major)} -c default_transaction_read_only=off -c array_nulls=on"

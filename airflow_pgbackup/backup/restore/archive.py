@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, check
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
+from airflow_pgbackup.postgres.definitions.event_triggers import fires_event_triggers
 from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.definitions.transaction_control import check_entries
@@ -126,6 +127,11 @@ class ArchiveLoader:
             privileges=not self._options.no_privileges,
             tablespaces=not self._options.no_tablespaces,
         )
+
+    @property
+    def fires_event_triggers(self) -> bool:
+        """Whether the restore fires event triggers of the dump."""
+        return fires_event_triggers(self.entries)
 
     @cached_property
     def properties(self) -> DatabaseProperties:

@@ -10,7 +10,7 @@ from functools import partial
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, without_event_triggers
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases, require_may_own
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
@@ -48,6 +48,7 @@ from airflow_pgbackup.backup.restore.target_state import CREATEDB_HINT, TargetSt
 from airflow_pgbackup.errors import DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.wording import parameter
 
 _SAME_OWNER = (
@@ -238,7 +239,8 @@ class _DatabaseRestore:
             with noted_transaction(
                 self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
             ):
-                self._loader.load(target.connection, single_transaction=True, public_exists=self._state.public_exists)
+                connection = self._quiet(target.connection) if target.mode == "into_empty" else target.connection
+                self._loader.load(connection, single_transaction=True, public_exists=self._state.public_exists)
             self._run.log(f"restored objects and rows into {target.database}")
             if target.with_properties:
                 change_existing(self._run, target.connection, self._loader.properties, settings=False)
@@ -281,7 +283,8 @@ class _DatabaseRestore:
             warn_of_time_zone(run, new, self._request.manifest.source.time_zone)
             public_exists = prepare_public_schema(run, new, loader.public)
             try:
-                loader.load(new, single_transaction=self._strategy.single_transaction, public_exists=public_exists)
+                single = self._strategy.single_transaction
+                loader.load(self._quiet(new), single_transaction=single, public_exists=public_exists)
             except (ToolKilled, DeadlineExceeded):
                 raise
             except ToolError as error:
@@ -291,6 +294,23 @@ class _DatabaseRestore:
                 temporary.drop()
             else:
                 return new
+
+    def _quiet(self, params: ConnectionParams) -> ConnectionParams:
+        """Return a connection to a new or empty database in which the restore does not fire the dump's event triggers.
+
+        If the server or the role allows no such connection, log a warning.
+        """
+        server = self._state.server
+        if not self._loader.fires_event_triggers:
+            return params
+        if server.superuser and has_login_triggers(server.major):
+            return without_event_triggers(params)
+        self._run.warn(
+            "the restore fires event triggers of the dump when it fills materialized views: they may reject that, or "
+            "write rows that the source did not have; to prevent it, disable them in the source before a dump, or "
+            "restore into PostgreSQL 17 or newer as a superuser"
+        )
+        return params
 
     def _properties(self) -> DatabaseProperties:
         """Return the properties for the new database: those of the existing one, or of the dumped one."""

@@ -78,6 +78,11 @@ class ScriptLoader:
         return needs
 
     @property
+    def fires_event_triggers(self) -> bool:
+        """Whether the restore fires event triggers of the dump."""
+        return self.contents.sections[0].fires_event_triggers
+
+    @property
     def properties(self) -> DatabaseProperties:
         return self.contents.sections[0].properties
 

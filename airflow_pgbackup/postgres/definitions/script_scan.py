@@ -53,6 +53,8 @@ class ScriptSection:
     :ivar transaction: what is wrong with its first statement that begins or ends a transaction, and that pg_dump never
         writes; '' if it has none.
     :ivar drops: it drops objects in the database without IF EXISTS.
+    :ivar event_triggers: it creates event triggers.
+    :ivar fires_event_triggers: it fills materialized views after that, which fires them.
     :ivar schemas: those that its objects use.
     """
 
@@ -65,6 +67,8 @@ class ScriptSection:
     public_owner: str | None = None
     drops_public: bool = False
     drops: bool = False
+    event_triggers: bool = False
+    fires_event_triggers: bool = False
     transaction: str = ""
     schemas: SchemaUse = field(default_factory=SchemaUse)
     requirements: Requirements = field(default_factory=Requirements)
@@ -232,6 +236,8 @@ class _Scan:
         if makes_public(statement):
             section.makes_public, section.public_owner = True, section.about.session
         section.drops_public |= drops_public(statement)
+        section.event_triggers |= statement.words[:3] == (b"CREATE", b"EVENT", b"TRIGGER")
+        section.fires_event_triggers |= section.event_triggers and first == (b"REFRESH",)
         section.drops |= not about and first == (b"DROP",) and b"EXISTS" not in statement.words
         self._add_names(section, text, section.requirements.add, section.schemas.statement)
         section.requirements.add_locks(statement.words)
