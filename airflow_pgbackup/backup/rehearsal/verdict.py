@@ -42,6 +42,12 @@ _LACKING: list[tuple[re.Pattern[str], str]] = [
             f"Install the extension's package for this PostgreSQL on the worker, or {_SCRATCH}.",
         ),
         (
+            r"unrecognized configuration parameter \"[^\"]*\.",
+            "A function, a constraint or a view reads this setting. If the source sets it for the database (ALTER "
+            "DATABASE ... SET), dump in another format than plain or with the option create, and rehearse in the "
+            f"throwaway server. If it belongs to an extension, install its package on the worker, or {_SCRATCH}.",
+        ),
+        (
             r"security label providers? .*loaded|shared_preload_libraries"
             r"|unrecognized configuration parameter|can only (?:be )?(?:create|load|install)"
             r"|must be preloaded",
@@ -113,7 +119,14 @@ _CORRUPT_SOURCE = (
     "The source has rows that violate its own constraint: the index is corrupt, or the constraint was bypassed. {how}. "
     f"{_RESCUE}"
 )
+_TWICE = (
+    "The dump creates the object twice, or one of its extensions creates it too: if the object was removed from an "
+    "extension, add it again (ALTER EXTENSION ... ADD) in the source, and dump again. Until then, restore without it "
+    "(pg_restore --use-list)."
+)
 _BY_STATE = {
+    "42723": _TWICE,
+    "42P07": _TWICE,
     "23505": _CORRUPT_SOURCE.format(
         how="Check the index with amcheck (bt_index_check(..., heapallindexed => true)), and find the rows with SET "
         "enable_indexscan = off and SELECT key, count(*) FROM ONLY table GROUP BY 1 HAVING count(*) > 1"

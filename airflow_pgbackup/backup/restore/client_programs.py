@@ -55,6 +55,12 @@ _HINTS = [
         "Raise max_locks_per_transaction on the server, or restore with mode create or with 2 jobs.",
     ),
     (
+        r"unrecognized configuration parameter \"[^\"]*\.",
+        "A function, a constraint or a view reads this setting. If the source sets it for the database, run ALTER ROLE "
+        "... SET for the role that restores; a plain dump contains it only with the option create. A setting of an "
+        "extension needs the extension's library.",
+    ),
+    (
         r"unrecognized configuration parameter|syntax error at or near",
         "The server is older than the dump: restore into the dump's version or a newer one.",
     ),

@@ -274,7 +274,12 @@ _TABLE: list[tuple[str, str]] = [
         "The target server lacks a role of the source: restore the globals first, or set no_owner and no_privileges.",
     ),
     (
-        r"(?:relation|schema|type|function|database|role|table|extension|index|constraint) .* already exists",
+        r"(?:function|operator|type) .* already exists",
+        "The target is not empty, or an extension creates the object too: restore into an empty database. If it was "
+        "empty, add the object to its extension again (ALTER EXTENSION ... ADD) in the source, and dump again.",
+    ),
+    (
+        r"(?:relation|schema|database|role|table|extension|index|constraint) .* already exists",
         "The target is not empty: restore into an empty database.",
     ),
     (

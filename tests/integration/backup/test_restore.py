@@ -541,6 +541,21 @@ def test_a_template_that_cannot_be_renamed_is_dropped(
     assert value(server18.params, left) == 0
 
 
+def test_a_setting_that_only_the_source_has(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+    source = fresh_database(server18)
+    with server18.params.connect() as session:
+        name = sql.Identifier(source.dbname)
+        session.execute(sql.SQL("alter database {} set app.most = '10'").format(name))
+    with source.connect() as session:
+        session.execute("create table t as select 1 as a")
+        session.execute("alter table t add check (a < current_setting('app.most')::int)")
+    repository = local(tmp_path)
+    reference = backup(source, repository, format="plain")
+    with pytest.raises(ToolError, match="unrecognized configuration parameter") as failed:
+        restored(reference, repository, fresh_database(server18))
+    assert "ALTER ROLE ... SET" in str(failed.value.hint)
+
+
 def test_a_text_search_configuration_of_the_database(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from airflow_pgbackup.errors import NotProven, ToolError, VerificationFailed
         ('invalid input syntax for type integer: "x"', VerificationFailed, None),
         ('security label provider "anon" is not loaded', NotProven, "preloads the library"),
         ('invalid value for parameter "default_toast_compression": "lz4"', NotProven, "accepts the setting"),
+        ('unrecognized configuration parameter "app.limit"', NotProven, "option create"),
+        ('unrecognized configuration parameter "transaction_timeout"', NotProven, "preloads the library"),
         ('could not find function "hmac" in file "/usr/lib/pgcrypto.so"', NotProven, "extension's package"),
     ],
 )
@@ -30,6 +32,14 @@ def test_what_the_server_does_not_have(
     )
     assert type(found) is verdict
     assert (hint is None and found.hint is None) or (hint is not None and hint in str(found.hint))
+
+
+def test_a_function_that_was_removed_from_an_extension() -> None:
+    line = 'pg_restore: error: could not execute query: ERROR:  function "f" already exists with same argument types'
+    error = ToolError(line, tool="pg_restore", exit_code=1, stderr=[line])
+    found = judge(error, "the throwaway server", lambda _: "42723")
+    assert type(found) is VerificationFailed
+    assert "ALTER EXTENSION ... ADD" in str(found.hint)
 
 
 @pytest.mark.parametrize(

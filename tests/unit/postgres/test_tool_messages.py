@@ -126,6 +126,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         ('pg_dump: error: query failed: ERROR:  role "app" does not exist', "option role"),
         ('could not execute query: ERROR:  relation "t" already exists', "not empty"),
         ('could not execute query: ERROR:  schema "public" already exists', "not empty"),
+        ('ERROR:  function "f" already exists with same argument types', "ALTER EXTENSION ... ADD"),
         ("ERROR:  cannot execute CREATE TABLE in a read-only transaction", "standby or read-only"),
         ('pg_dumpall: error: could not connect to database "d"', "database exists"),
         ("terminated by user", "run it again"),
