@@ -347,7 +347,7 @@ def test_the_cause_in_a_worker_of_a_parallel_dump_is_reported(
     assert row
     assert server18.private_directory is not None
     data = server18.private_directory / "data" / str(row[0])
-    taken = data.rename(tmp_path / "taken")
+    taken = data.rename(data.with_name("taken"))
     with pytest.raises(ToolError) as caught:
         dump(params, "--format=directory", "--jobs=2", f"--file={tmp_path}/dump")
     taken.rename(data)
