@@ -21,7 +21,9 @@ def exchanged_fields(restored: DatabaseReader, tables: Collection[TableDigest]) 
     reordered = []
     for table in tables:
         relation = relations.get((table.schema, table.name))
-        if relation and table.columns and not _in_order(table.columns, relation.columns):
+        if relation is None or not table.columns or (relation.kind == "p" and not relation.partition):
+            continue  # a topmost partitioned table keeps its order, but can have rows of partitions with another one
+        if not _in_order(table.columns, relation.columns):
             reordered.append((table.schema, table.name))
     if not reordered:
         return

@@ -28,9 +28,16 @@ def test_their_fields_may_be_exchanged(
         "create table several (olds pair[])",
         "create table empty (old child)",
         "create table sound (old parent)",
+        "create type color as enum ('red')",  # its partitions are loaded through their root
+        "create table root (k color, v int) partition by hash (k)",
+        "create table part (v int, k color)",
+        "alter table root attach partition part for values with (modulus 1, remainder 0)",
+        "create table sound_too (old root)",
         "insert into history values (row(1, 2, 3, 4), 5)",
         "insert into several values (array[row(row(1, 2, 3, 4), null)::pair])",
         "insert into sound values (row(1, 2, 3))",
+        "insert into root values ('red', 1)",
+        "insert into sound_too values (row('red', 1))",
     )
     reference = dump_database(connection=database, server="s", repository=here, options=DumpOptions())
     found = rehearse_on(None, load_manifest(here, reference), here)
