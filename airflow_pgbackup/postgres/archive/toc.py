@@ -26,6 +26,7 @@ _FORMATS = {1: "custom", 3: "tar", 5: "directory"}
 _COMPRESSIONS = ("none", "gzip", "lz4", "zstd")
 VERSION_SIZE = 8
 """The bytes that :func:`unknown_version` needs: ``PGDMP`` and the version."""
+_MAX_DUMP_ID = 1 << 27  # more objects than pg_dump could hold in memory; pg_restore allocates an array of that length
 MAX_ENTRIES = 1 << 21
 _OFFSET_FLAGS = (1, 2, 3)
 _OFFSET_SET, _NO_DATA = _OFFSET_FLAGS[1:]  # K_OFFSET_POS_SET, K_OFFSET_NO_DATA; the other is K_OFFSET_POS_NOT_SET
@@ -235,7 +236,7 @@ class _TocReader(TocBytes):
     def _entry(self) -> TocEntry:
         version = self._version
         dump_id = self._int()
-        if dump_id <= 0:
+        if not 0 < dump_id <= _MAX_DUMP_ID:
             self._corrupt(f"invalid dump ID: {dump_id}")
         seen, bit = self._seen.get(dump_id >> 6, 0), 1 << (dump_id & 63)
         if seen & bit:  # pg_restore would restore both

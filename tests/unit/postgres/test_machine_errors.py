@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from airflow_pgbackup.errors import NotProven, ToolError, VerificationFailed
 from airflow_pgbackup.postgres.archive.machine_errors import machine_error
 from airflow_pgbackup.postgres.archive.pg_restore_output import PgRestoreOutput
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
+from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import ToolProcess
 
@@ -117,6 +119,19 @@ def test_too_few_open_files_for_pg_restore(client_dirs: list[str]) -> None:
     )
     with pytest.raises(NotProven, match="Too many open files"):
         reader.digest()
+
+
+def test_a_damaged_dump_id_for_which_no_machine_has_memory(tmp_path: Path, client_dirs: list[str]) -> None:
+    """pg_restore allocates an array of the length of the largest one."""
+    content = GOLDEN.joinpath("custom-none").read_bytes()
+    largest = max(entry.dump_id for entry in read_toc(io.BytesIO(content), what="it")[0].entries)
+    entry = b"\0" + largest.to_bytes(4, "little")
+    assert content.count(entry) == 1
+    archive = tmp_path / "damaged"
+    archive.write_bytes(content.replace(entry, b"\0\xff\xff\xff\x7f"))
+    client = max(find_clients(client_dirs), key=lambda client: client.version)
+    with pytest.raises(VerificationFailed, match="invalid dump ID: 2147483647"):
+        ArchiveReader(archive, format="custom", client=client, deadline=600).digest()
 
 
 TOO_LITTLE_MEMORY = """
