@@ -80,16 +80,22 @@ def creatable_names(names: Iterable[str]) -> set[str]:
 
 
 def create_roles(
-    connection: ConnectionParams, names: Iterable[str], superusers: Collection[str], bypass_rls: Collection[str]
+    connection: ConnectionParams,
+    names: Iterable[str],
+    superusers: Collection[str],
+    bypass_rls: Collection[str],
+    *,
+    encoding: str = "UTF8",
 ) -> set[str]:
     """Create stand-ins for the roles of a dump, so that owners and privileges are restored as dumped.
 
     :param superusers: those of them to make superusers.
     :param bypass_rls: those of them to give BYPASSRLS.
+    :param encoding: of the dumped database: the bytes of a role's name are those that the name has there.
     :return: the names of those that were created.
     """
     names = creatable_names(names)
-    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
+    with _accepting_names(connection, names, encoding) as accepting, accepting.open_session() as session:
         existing = {name for (name,) in session.execute("select rolname from pg_catalog.pg_roles")}
         missing = names - existing
         for name in sorted(missing):
@@ -97,10 +103,12 @@ def create_roles(
     return missing
 
 
-def grant_memberships(connection: ConnectionParams, memberships: Collection[Membership]) -> None:
+def grant_memberships(
+    connection: ConnectionParams, memberships: Collection[Membership], *, encoding: str = "UTF8"
+) -> None:
     """Make roles members of others, except where a server can have no such membership: these are of a manifest."""
     names = {name for each in memberships for name in (each.role, each.member)}
-    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
+    with _accepting_names(connection, names, encoding) as accepting, accepting.open_session() as session:
         for each in memberships:
             grant_membership(session, each)
 
@@ -112,25 +120,31 @@ def grant_membership(session: psycopg.Connection[Any], membership: Membership) -
         session.execute(sql.SQL("GRANT {} TO {}").format(role, member))
 
 
-def make_superusers(connection: ConnectionParams, names: Collection[str]) -> None:
+def make_superusers(connection: ConnectionParams, names: Collection[str], *, encoding: str = "UTF8") -> None:
     """Make roles superusers."""
-    with _accepting_names(connection, names) as accepting, accepting.open_session() as session:
+    with _accepting_names(connection, names, encoding) as accepting, accepting.open_session() as session:
         for name in sorted(names):
             session.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(Identifier(name)))
 
 
 @contextmanager
-def _accepting_names(connection: ConnectionParams, names: Iterable[str]) -> Iterator[ConnectionParams]:
-    """Open a connection that can create roles of given names: an SQL_ASCII database if one is not UTF-8."""
-    if all(map(is_utf8, names)):
+def _accepting_names(connection: ConnectionParams, names: Collection[str], encoding: str) -> Iterator[ConnectionParams]:
+    """Open a connection that can create roles of given names.
+
+    It is to a database in the encoding of the dumped one, if a name is not ASCII and differs in that encoding; to one
+    in SQL_ASCII if a name is not UTF-8.
+    """
+    if not all(map(is_utf8, names)):
+        encoding = "SQL_ASCII"
+    elif encoding in ("UTF8", "SQL_ASCII") or all(map(str.isascii, names)):
         yield connection
         return
-    ascii_database = connection.with_database(f"pgb_{secrets.token_hex(8)}")
+    other = connection.with_database(f"pgb_{secrets.token_hex(8)}")
     with connection.open_session() as session:
-        name = Identifier(ascii_database.dbname)
-        locale = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
-        session.execute(sql.SQL("CREATE DATABASE {} {}").format(name, sql.SQL(locale)))
-        yield ascii_database
+        name = Identifier(other.dbname)
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'")
+        session.execute(create.format(name, sql.Literal(encoding)))
+        yield other
         session.execute(sql.SQL("DROP DATABASE {}").format(name))
 
 

@@ -32,6 +32,7 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
         be the backup's fault.
     :raises VerificationFailed: the dump cannot be restored.
     """
+    server.name_encoding = dump.manifest.source.encoding or "UTF8"
     server.set_time_zone(dump.manifest.source.time_zone or definitions.time_zone)
     try:
         return _restore(dump, definitions, server)

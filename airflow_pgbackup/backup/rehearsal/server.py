@@ -67,6 +67,7 @@ class RehearsalServer:
     :ivar source_roles: what the manifest says about the roles of the dumped database, or what is assumed.
     :ivar stand_ins: the roles that this rehearsal created in a throwaway server; no other role is given rights there.
     :ivar plain_roles: stand-ins for roles of the dump that are not superusers.
+    :ivar name_encoding: of the dumped database, in which the roles of the dump have their names.
     :ivar other_locale: why the copy may compare text by another locale than the source; '' if it does not.
     :ivar other_zone: why functions may use another time zone than in the source; '' if they do not.
     """
@@ -83,6 +84,7 @@ class RehearsalServer:
     source_roles: SourceRoles = field(default_factory=SourceRoles)
     stand_ins: set[str] = field(default_factory=set)
     plain_roles: set[str] = field(default_factory=set)
+    name_encoding: str = "UTF8"
     other_locale: str = ""
     other_zone: str = ""
 
@@ -173,11 +175,13 @@ class RehearsalServer:
     def _create_roles(self, names: Iterable[str], superusers: Collection[str]) -> set[str]:
         """Create the roles that do not exist, with their memberships; return their names."""
         source = self.source_roles
-        created = provisioning.create_roles(self.params, names, superusers, set(source.bypass_rls))
+        created = provisioning.create_roles(
+            self.params, names, superusers, set(source.bypass_rls), encoding=self.name_encoding
+        )
         self.stand_ins |= created
         memberships = [each for each in source.memberships if each.member in self.stand_ins and self._grants(each.role)]
         if created and memberships:
-            provisioning.grant_memberships(self.params, memberships)
+            provisioning.grant_memberships(self.params, memberships, encoding=self.name_encoding)
         return created
 
     def _grants(self, role: str) -> bool:
@@ -186,7 +190,7 @@ class RehearsalServer:
 
     def make_superusers(self) -> None:
         """Make all stand-ins superusers."""
-        provisioning.make_superusers(self.params, self.plain_roles)
+        provisioning.make_superusers(self.params, self.plain_roles, encoding=self.name_encoding)
         self.plain_roles.clear()
 
     def drop_database(self, database: str) -> ConnectionParams:

@@ -17,6 +17,8 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.postgres.sql.anybytes import decoded
+from airflow_pgbackup.postgres.sql.names import NameDecoder
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.repository.layout import SCOPES
@@ -221,16 +223,19 @@ def check_needs(
     label: str,
     new_roles: Iterable[str] = (),
     new_tablespaces: Iterable[str] = (),
+    encoding: str = "UTF8",
 ) -> None:
     """Check that the server has the roles, extensions and tablespaces that a backup needs.
 
     :param label: names the server in errors.
     :param new_roles, new_tablespaces: those that the restore creates.
+    :param encoding: of the dumped database: a role's name has the bytes that a database of this encoding stores.
     :raises ConfigurationError: something is missing; names all of it.
     """
     missing = []
     hints = []
-    if roles := sorted(needs.roles - server.roles - set(new_roles)):
+    known = server.roles | set(new_roles)
+    if roles := sorted(name for name in needs.roles - known if _seen_in_utf8(name, encoding) not in known):
         missing.append(f"{'roles' if len(roles) > 1 else 'role'} {', '.join(roles)}")
         hints.append(
             "Create the roles, restore them from a cluster backup (globals), or set "
@@ -244,3 +249,16 @@ def check_needs(
         hints.append(f"Create the tablespaces, or set {parameter('no_tablespaces')}.")
     if missing:
         raise ConfigurationError(f"{label} lacks what the backup needs: {'; '.join(missing)}", hint=" ".join(hints))
+
+
+def _seen_in_utf8(name: str, encoding: str) -> str:
+    """Return the name of a role in a database of an encoding as a session in a UTF8 database sees it.
+
+    The server does not convert names that its databases share.
+    """
+    decoder = NameDecoder()
+    decoder.use(encoding)
+    try:
+        return decoded(decoder.bytes(name))
+    except UnicodeEncodeError:
+        return name

@@ -182,7 +182,12 @@ class RestoreRequest:
         :raises ConfigurationError: something is missing.
         """
         check_needs(
-            needs, server, label=self.server_label, new_roles=planned.created, new_tablespaces=planned.tablespaces
+            needs,
+            server,
+            label=self.server_label,
+            new_roles=planned.created,
+            new_tablespaces=planned.tablespaces,
+            encoding=self.manifest.source.encoding or "UTF8",
         )
 
     def apply_globals(self, plan: GlobalsPlan, params: ConnectionParams, outcome: RestoreOutcome) -> None:
