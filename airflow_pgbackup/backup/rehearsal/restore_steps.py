@@ -129,6 +129,11 @@ class CopyRestore:
                     hint="Rehearse on a scratch server that has them, of the source's version or distribution "
                     "(scratch_conn_id, --scratch).",
                 )
+            if unreadable := sorted(name for name in roles if "\N{REPLACEMENT CHARACTER}" in name):
+                raise NotProven(
+                    f"{self.server.label} lacks a role whose name is not in UTF-8: {', '.join(unreadable)}",
+                    hint="Rehearse on a scratch server that has it (scratch_conn_id, --scratch).",
+                )
             self.dump.log(f"creating stand-ins for roles {', '.join(sorted(roles))} and restoring again")
             self.server.create_roles(roles)
         schemas = {name for name in self._lacking - self.copy.schemas if f'schema "{name}" does not exist' in text}
