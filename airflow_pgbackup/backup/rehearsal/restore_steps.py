@@ -86,8 +86,8 @@ class CopyRestore:
         self.dump = dump
         self.server = server
         self.copy = RestoredCopy(dump, server, server.params, dump.database, server.keeps_database_name)
-        # As a restore does, where the server has the parameter. A restore of a cluster does not.
-        self._without_triggers = fires_event_triggers and dump.database is not None and has_login_triggers(server.major)
+        # As a restore does, where the server has the parameter.
+        self._without_triggers = fires_event_triggers and has_login_triggers(server.major)
         self.copy.fired_event_triggers = fires_event_triggers and not self._without_triggers
         self._lacking = schemas if dump.is_part else set()
         if not extensions:

@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.databases.sessions import Session, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.access import give_access
+from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import (
     apply_statements,
@@ -214,8 +215,9 @@ class _ClusterRestore:
             encoding = self._request.manifest.source.encoding
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
             part.public_exists = prepare_public_schema(run, params, self._loader.public_of(part.number))
+        quiet = without_fired_triggers(run, self._server, params, fires=part.section.fires_event_triggers)
         with self._noted(part, params, state):
-            self._loader.run_part(stream, params, single_transaction=part.single_transaction)
+            self._loader.run_part(stream, quiet, single_transaction=part.single_transaction)
         if part.existing:
             self._in_place.append(part.name)
         counts = self._request.finish(params)

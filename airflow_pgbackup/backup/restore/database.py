@@ -10,10 +10,11 @@ from functools import partial
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, without_event_triggers
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases, require_may_own
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
+from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import (
     apply_statements,
@@ -48,7 +49,6 @@ from airflow_pgbackup.backup.restore.target_state import CREATEDB_HINT, TargetSt
 from airflow_pgbackup.errors import DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
-from airflow_pgbackup.postgres.tools.capabilities import has_login_triggers
 from airflow_pgbackup.wording import parameter
 
 _SAME_OWNER = (
@@ -296,21 +296,8 @@ class _DatabaseRestore:
                 return new
 
     def _quiet(self, params: ConnectionParams) -> ConnectionParams:
-        """Return a connection to a new or empty database in which the restore does not fire the dump's event triggers.
-
-        If the server or the role allows no such connection, log a warning.
-        """
-        server = self._state.server
-        if not self._loader.fires_event_triggers:
-            return params
-        if server.superuser and has_login_triggers(server.major):
-            return without_event_triggers(params)
-        self._run.warn(
-            "the restore fires event triggers of the dump when it fills materialized views: they may reject that, or "
-            "write rows that the source did not have; to prevent it, disable them in the source before a dump, or "
-            "restore into PostgreSQL 17 or newer as a superuser"
-        )
-        return params
+        fires = self._loader.fires_event_triggers
+        return without_fired_triggers(self._run, self._state.server, params, fires=fires)
 
     def _properties(self) -> DatabaseProperties:
         """Return the properties for the new database: those of the existing one, or of the dumped one."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from restoring import restored
+from restoring import fresh_server, restored
 
-from airflow_pgbackup.backup.dump import dump_database
+from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.postgres.options import DumpOptions
+from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 
@@ -46,6 +46,22 @@ def test_they_are_off(
     with database.connect() as session:
         assert session.execute("select count(*) from log").fetchone() == rows
         assert session.execute("select count(*) from pg_event_trigger where evtenabled = 'O'").fetchone() == (2,)
+
+
+def test_they_are_off_for_a_cluster(here: Repository) -> None:
+    with fresh_server(18) as source, fresh_server(18) as target:
+        for name in ("app", "postgres"):
+            with source.params.connect() as session:
+                session.execute("create database app" if name == "app" else "select 1")
+            with source.params.with_database(name).connect() as session:
+                for statement in REJECTED:
+                    session.execute(statement)
+        reference = dump_cluster(connection=source.params, server="prod", repository=here, options=DumpAllOptions())
+        assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
+        restored(reference, here, target.params)
+        for name in ("app", "postgres"):
+            with target.params.with_database(name).connect() as session:
+                assert session.execute("select tag from log").fetchall() == [("CREATE FUNCTION",)]
 
 
 @pytest.mark.parametrize("form", ["custom", "plain"])
