@@ -37,7 +37,7 @@ class TableComparison:
     :ivar result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
         has the dumped rows and others; ``different``; ``notcompared``.
     :ivar detail: the reason, for every result except ``same``.
-    :ivar unproven: the rows differ, perhaps only because the server writes the same values otherwise.
+    :ivar unproven: the rows differ, perhaps only in the text that the server writes for equal values.
     """
 
     table: TableDigest

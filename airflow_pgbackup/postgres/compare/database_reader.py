@@ -59,7 +59,7 @@ _UNSTABLE = {
         *("regoperator", "regproc", "regprocedure", "regrole", "regtype"),
     ],
 }
-"""Types whose values a restored server may write otherwise than the dump, by the reason."""
+"""Types whose values can have a different text in the dump and in the restored server, by the reason."""
 
 _SEQUENCE = "select {}, last_value, is_called from {}"
 _SEQUENCES = 100  # in a query
@@ -80,7 +80,7 @@ class Relation:
     :ivar columns: in the order of the table.
     :ivar populated: False for a materialized view without data.
     :ivar partition: its OID if it is a partition of another table, else 0.
-    :ivar unstable: why the restored server may write the same values otherwise than the dump: because of the types.
+    :ivar unstable: why equal values can have a different text in the dump and in the copy, because of their types.
     :ivar foreign: a partition is a foreign table.
     :ivar unlogged: not in the write-ahead log, hence without data on a standby.
     """
@@ -130,7 +130,7 @@ class DatabaseReader:
     :param encoding: of the data in the archive, so that both sides have the same bytes.
     :param float_digits: ``extra_float_digits`` of the dump.
     :param quote_all_identifiers: that of the dump; it changes the text of ``regclass`` and similar types.
-    :param other_text: why values may be written otherwise than in the dump, in addition to what goes for every dump:
+    :param other_text: more reasons why equal values can have a different text, beside those that apply to every dump:
         :data:`BY_LC_MONETARY`, or :data:`BY_SETTINGS` for a dump whose session is not known; :data:`BY_DIGITS`.
     :param sessions: how many it may have at the same time.
     :param cancel: makes a running statement raise Canceled when set.

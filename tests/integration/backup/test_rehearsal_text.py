@@ -1,4 +1,4 @@
-"""Values that a restored server may write otherwise than the dump."""
+"""Values whose text can differ between a dump and a sound copy."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_an_archive_with_other_rows_than_its_source_fails(
     assert verification(here)["result"] == "fail"
 
 
-# Counted otherwise than other tables, or dumped under another name.
+# Counted in a different way from other tables, or dumped under another name.
 UNUSUAL = (
     "create type mood as enum ('sad', 'ok', 'happy')",
     "create table moods (m mood, n int) partition by hash (m)",
