@@ -211,12 +211,11 @@ def plan_databases(
         database = connection.with_database(name)
         if ours and not ours.begun:
             mode = None
-        elif name not in markers:
-            pass  # the server lacks it
-        elif name in _FILLED and (_is_empty(database, cancel) or (ours and _is_restored(database, ours, cancel))):
-            mode = "into_empty"  # which finds a restore that is complete
-        else:
-            taken.append(name)
+        elif name in markers:  # the server has it
+            if name in _FILLED and (_is_empty(database, cancel) or (ours and _is_restored(database, ours, cancel))):
+                mode = "into_empty"  # which finds a restore that is complete
+            else:
+                taken.append(name)
         planned.append(PlannedDatabase(member, reference, name, mode, seed))
     if taken:
         raise ConfigurationError(
