@@ -216,8 +216,10 @@ class _Patterns:
 
 
 def _internal(name: str, template: bool, may_connect: bool, service: ManagedService | None) -> str | None:
-    """Return why a database is not a user's: it is a template, or the service keeps it. Its privileges do not tell:
-    on several services PUBLIC may connect, and only ``pg_hba.conf`` refuses it."""
+    """Return why a database is not a user's: it is a template, or the service keeps it.
+
+    Its privileges do not show that: on several services PUBLIC may connect, and only ``pg_hba.conf`` refuses it.
+    """
     if template:
         return "it is a template"
     if service and name in service.databases:
