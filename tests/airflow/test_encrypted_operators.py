@@ -46,7 +46,8 @@ dump = PgDumpOperator(
 verify = PgBackupVerifyOperator(task_id="verify", backup=dump.output, identity_conn_id="key")
 PgRestoreOperator(task_id="restore", backup=verify.output, postgres_conn_id="copy", identity_conn_id="key")
 PgBackupVerifyOperator(task_id="unproven", backup=dump.output)
-PgBackupVerifyOperator(task_id="bytes", backup=dump.output, level="integrity")
+# First, as a backup keeps the highest level that it has passed.
+PgBackupVerifyOperator(task_id="bytes", backup=dump.output, level="integrity") >> verify
 PgBackupCheckOperator(task_id="check", postgres_conn_id="db", repository={folder.as_uri()!r})
 PgBackupVerifyOperator(task_id="no_key", backup=dump.output, identity_conn_id="nokey")
 PgDumpOperator(task_id="leaked", postgres_conn_id="db", repository={folder.as_uri()!r}, recipients=[{secret!r}])
