@@ -21,7 +21,7 @@ def run(session: Session) -> None:
         )
     what = f"downloading {manifest.artifact.name}"
     with session.working(what, makes=True), session.context.step(what, bytes_total=manifest.artifact.size) as step:
-        identities = session.context.require_identities()
+        identities = session.context.require_identities() if manifest.artifact.encryption else None
         path = download(
             repository,
             manifest,

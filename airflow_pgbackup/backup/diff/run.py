@@ -111,7 +111,8 @@ def _contents(repository: Repository, manifest: Manifest, context: RunContext) -
     context.cancel.check()
     if manifest.artifact.format != "plain":
         context.log(f"reading the table of contents of {manifest.series}/{manifest.id}")
-    return read_contents(repository, manifest, identities=context.require_identities(), cancel=context.cancel)
+    identities = context.require_identities() if manifest.artifact.encryption else None
+    return read_contents(repository, manifest, identities=identities, cancel=context.cancel)
 
 
 def _side(evidence: Evidence, manifest: Manifest, rows: Counted | None) -> Side:

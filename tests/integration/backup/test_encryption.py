@@ -169,6 +169,20 @@ def test_a_restore_reads_the_identity_only_of_an_encrypted_backup(here: Reposito
             restore(reference=reference, repository=here, target=target, dry_run=True, context=unreadable)
 
 
+def test_a_comparison_reads_the_identity_only_of_an_encrypted_backup(
+    here: Repository, database: ConnectionParams
+) -> None:
+    unreadable = RunContext(settings=Settings(identity_file="/nonexistent"))
+    for context in (RunContext(), DUMPS):
+        options = DumpOptions(schema_only=True)
+        reference = dump_database(connection=database, server="s", repository=here, options=options, context=context)
+        manifest = load_manifest(here, reference)
+        one = read_evidence(here, manifest.series, manifest.id)
+        refused = pytest.raises(ConfigurationError, match="cannot read the identity file")
+        with refused if context is DUMPS else nullcontext():
+            diff(repository=here, before=one, after=one, context=unreadable)
+
+
 @pytest.mark.parametrize("format", ["custom", "directory", "tar"])
 def test_the_tables_of_two_nights_are_compared(format: str, here: Repository, database: ConnectionParams) -> None:
     def dumped() -> Evidence:
