@@ -131,6 +131,10 @@ _TABLE: list[tuple[str, str]] = [
         "Check that the sslkey, sslcert and sslrootcert files are readable PEM; an encrypted key needs sslpassword.",
     ),
     (
+        r"decryption failed or bad record mac",
+        "Data was damaged between this worker and the server: check the network and any proxy between them, and retry.",
+    ),
+    (
         r"connection to server .* failed: SSL "
         r"|SSL (?:SYSCALL )?error(?!: (?:EOF detected|unexpected eof|Connection reset|Broken pipe))",
         "TLS failed: check sslmode, the certificates, and the server's log.",

@@ -58,6 +58,7 @@ AT = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
         (AT + 'root certificate file "system" does not exist', "since version 16"),
         (AT + 'server certificate for "a" does not match host name "b"', "another name"),
         (AT + "SSL error: certificate verify failed", "not signed by a CA"),
+        ("SSL error: decryption failed or bad record mac", "check the network"),
         (AT + 'FATAL:  PAM authentication failed for user "backup"', "grant rds_iam"),
         (AT + 'private key file "/k" has group or world access; file must have permissions', "chmod 0600"),
         (AT + "FATAL:  connection requires a valid client certificate", "sslcert"),
