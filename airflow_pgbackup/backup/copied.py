@@ -1,21 +1,29 @@
-"""Which verifications of a backup a copy of it gets, and in which order."""
+"""Which verifications of a backup a copy of it gets, and in which order.
+
+A verification of a backup says nothing about bytes that were found damaged in the copy: a copy that has failed a
+verification of its own gets no passes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from airflow_pgbackup.errors import VerificationFailed
+from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
 _MOST_READINGS = 100  # who may write to the source could add a verification each time
 
 
-def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> list[Verification]:
+def verifications_to_copy(evidence: Evidence, copy: Evidence, say: Callable[[str], None]) -> list[Verification]:
     """Return the verifications that a copy of a backup gets, in the order in which they are to be written.
 
     A copy never looks better than its source, even while it is made: failures come first, and there are no passes if
-    an invalid failure, which cannot be copied, revokes some of them. What is left out is logged.
+    an invalid failure, which cannot be copied, revokes some of them, or the copy has a failure of its own. What is left
+    out is logged.
     """
     for line in evidence.ignored:
         say(f"warning: skipped {line}")
@@ -24,7 +32,30 @@ def verifications_to_copy(evidence: Evidence, say: Callable[[str], None]) -> lis
     if passes and not passes_are_copied(evidence):
         say("warning: skipped all passes, since a failure that cannot be read may revoke them")
         return others
-    return others + passes
+    return others if _own_failure(copy, evidence) else others + passes
+
+
+def require_no_own_failure(repository: Repository, copy: Evidence, evidence: Evidence) -> None:
+    """Check that a copy has not failed a verification that its source does not have.
+
+    :param repository: that of the copy.
+    :raises VerificationFailed: it has, and did not pass since.
+    """
+    if failure := _own_failure(copy, evidence):
+        backup = copy.backup
+        raise VerificationFailed(
+            f"backup {backup.series}/{backup.id} in {repository.uri} is a copy that failed verification: {failure}",
+            hint=f"Delete {repository.location(backup.folder)}, and copy the backup again.",
+        )
+
+
+def _own_failure(copy: Evidence, evidence: Evidence) -> str | None:
+    """Return the newest failure of a copy that its own verifications leave as failed. An invalid one counts."""
+    names = map(VerificationName.parse, copy.entries.keys() - evidence.entries.keys())
+    own = [name for name in names if name and (name.result == "fail" or name in copy.backup.verifications)]
+    if standing(own)[0] != "failed":
+        return None
+    return max(name for name in own if name.result == "fail").file
 
 
 def repeat_until_all_are_copied(

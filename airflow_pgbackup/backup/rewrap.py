@@ -21,7 +21,12 @@ from airflow_pgbackup.backup.artifact import each_file, require_file, require_no
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.checked import Expected
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import passes_are_copied, repeat_until_all_are_copied, verifications_to_copy
+from airflow_pgbackup.backup.copied import (
+    passes_are_copied,
+    repeat_until_all_are_copied,
+    require_no_own_failure,
+    verifications_to_copy,
+)
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.private_copy import create, disk_errors
@@ -75,7 +80,8 @@ def rewrap(
     :return: the reference of the new backup, or of this one if it is encrypted to these recipients already.
     :raises ConfigurationError: no recipients are given, or one is not a public key.
     :raises NotProven: no identity decrypts the old backup.
-    :raises VerificationFailed: its bytes differ from the manifest. Nothing new is visible.
+    :raises VerificationFailed: its bytes differ from the manifest. Nothing new is visible. Or what an earlier call made
+        of it has failed a verification of its own.
     :raises RepositoryError: the repository failed, or the backup was removed during the operation.
     :raises DiskError: a directory artifact does not fit on the disk of the worker.
     """
@@ -95,7 +101,9 @@ def rewrap(
     else:
         made = job.run()
     job.carry_over(made)
-    return reference_of(repository, read_evidence(repository, manifest.series, made.backup.id))
+    rewrapped = read_evidence(repository, manifest.series, made.backup.id)
+    require_no_own_failure(repository, rewrapped, job.evidence)
+    return reference_of(repository, rewrapped)
 
 
 def require_recipients(context: RunContext) -> Recipients:
@@ -261,16 +269,17 @@ class _Rewrap:
         new = made.require_manifest()
         if self.evidence.backup.pinned and not made.backup.pinned:
             pin(repository=self.repository, series=new.series, id=new.id, reason=f"as {self.old.id}")
-        written = repeat_until_all_are_copied(lambda say: self._carry_over(new, say), self.context.log)
+        written = repeat_until_all_are_copied(lambda say: self._carry_over(made, say), self.context.log)
         if written and not passes_are_copied(self.evidence):
             self.repository.delete([key for key in written if key.endswith("-pass.json")])
 
-    def _carry_over(self, new: Manifest, say: Callable[[str], None]) -> list[str]:
+    def _carry_over(self, made: Evidence, say: Callable[[str], None]) -> list[str]:
         """Copy verifications as they are now, since rewrapping takes a while. Return the keys that were written."""
+        new = made.require_manifest()
         with unless_removed(self.repository, self.old):
             self.evidence = read_evidence(self.repository, self.old.series, self.old.id)
         written = []
-        for seen in verifications_to_copy(self.evidence, say):
+        for seen in verifications_to_copy(self.evidence, made, say):
             carried = carried_over(seen, self.old, new)
             if carried is None:
                 continue

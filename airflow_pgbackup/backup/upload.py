@@ -14,7 +14,12 @@ from pathlib import Path
 from airflow_pgbackup.backup.artifact import require_file, unless_removed
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.copied import passes_are_copied, repeat_until_all_are_copied, verifications_to_copy
+from airflow_pgbackup.backup.copied import (
+    passes_are_copied,
+    repeat_until_all_are_copied,
+    require_no_own_failure,
+    verifications_to_copy,
+)
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
@@ -55,7 +60,7 @@ def upload(
     :return: the reference of the copy.
     :raises VerificationFailed: the backup is not verified at that level, is incomplete, or its bytes differ from the
         manifest. No copy is visible; or one that has failed, if the backup has failed verification meanwhile or
-        since an earlier upload.
+        since an earlier upload. Or the copy of an earlier upload has failed a verification of its own.
     :raises AlreadyExists: the destination has another backup with that id.
     :raises BackupNotFound: there is no such backup, or it was removed meanwhile. A copy without its verifications may
         be visible.
@@ -77,8 +82,9 @@ def upload(
         destination.probe(context.log)
         there = job.run()
     job.copy_verifications(there)
-    _require_level(job.evidence, minimum_level)
     copied = read_evidence(destination, manifest.series, manifest.id)
+    require_no_own_failure(destination, copied, job.evidence)
+    _require_level(job.evidence, minimum_level)
     copied.require_complete()
     return reference_of(destination, copied)
 
@@ -227,18 +233,20 @@ class _Copy:
         :param there: the backup in the destination.
         """
         copied = set(there.backup.verifications)
-        written = repeat_until_all_are_copied(lambda say: self._copy_verifications(copied, say), self.say)
+        written = repeat_until_all_are_copied(lambda say: self._copy_verifications(there, copied, say), self.say)
         if written and not passes_are_copied(self.evidence):
             self.destination.delete([key for key in written if key.endswith("-pass.json")])
 
-    def _copy_verifications(self, copied: set[VerificationName], say: Callable[[str], None]) -> list[str]:
+    def _copy_verifications(
+        self, there: Evidence, copied: set[VerificationName], say: Callable[[str], None]
+    ) -> list[str]:
         """Read the verifications now, since the copy took a while, and write those that are not among `copied`.
 
         :return: the keys that this call has written.
         """
         with unless_removed(self.source, self.manifest):
             self.evidence = read_evidence(self.source, self.manifest.series, self.manifest.id)
-            copies = self._read_verifications(copied, say)  # all, before one is written
+            copies = self._read_verifications(there, copied, say)  # all, before one is written
         folder, written = layout.backup_folder(self.manifest.series, self.manifest.id), list[str]()
         for name, data in copies.items():
             key = f"{folder}/{name.file}"
@@ -249,13 +257,13 @@ class _Copy:
         return written
 
     def _read_verifications(
-        self, copied: Collection[VerificationName], say: Callable[[str], None]
+        self, there: Evidence, copied: Collection[VerificationName], say: Callable[[str], None]
     ) -> dict[VerificationName, bytes]:
         """Return what to write for each verification, in this order."""
         folder = layout.backup_folder(self.manifest.series, self.manifest.id)
         copies: dict[VerificationName, bytes] = {}
         room = MOST_BYTES
-        for seen in verifications_to_copy(self.evidence, say):
+        for seen in verifications_to_copy(self.evidence, there, say):
             name = VerificationName(seen.finished_at, seen.level, seen.result)
             if name not in copied:
                 copies[name] = self._read_again(f"{folder}/{name.file}", name, min(room, MAX_BYTES))

@@ -299,3 +299,18 @@ def test_a_retry_copies_a_failure_that_came_after_the_copy(make: Callable[..., C
     else:
         copying.run()
     assert stands(copying.copy()) == ("failed", None)
+
+
+@pytest.mark.parametrize("verb", BY)
+def test_a_copy_that_failed_by_itself_gets_no_pass_of_its_source(make: Callable[..., Copying], verb: str) -> None:
+    copying = make(verb, "archive-pass")
+    copying.run()
+    old, new = copying.before().require_manifest(), copying.copy().require_manifest()
+    failure = write_verification(copying.destination, new, "archive", "fail", datetime.now(timezone.utc))
+    write_verification(copying.source, old, "restore", "pass", datetime.now(timezone.utc))
+    for _ in range(2):
+        with pytest.raises(VerificationFailed, match=rf"is a copy that failed .*: {Path(failure).name}. HINT: Delete"):
+            copying.run(minimum_level="archive")
+        assert stands(copying.copy()) == ("failed", None)
+    write_verification(copying.destination, new, "archive", "pass", datetime.now(timezone.utc))
+    assert copying.run(minimum_level="archive")["verified"] == "restore"
