@@ -57,6 +57,7 @@ class _Planner:
     def __init__(self, rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> None:
         self._rules = rules
         self._tables = tables
+        self._by_name = {(table.schema, table.name): table for table in tables.values()}
         self._constraints = constraints
         self._problems: list[Problem] = []
         self._columns: dict[Key, Column] = {}
@@ -113,14 +114,23 @@ class _Planner:
 
     def _generations(self, table: Table) -> list[list[tuple[str, str]]]:
         """Return the names of a table, of its parents, of their parents."""
-        found, seen = [[(table.schema, table.name)]], {table.oid}
-        parents = [self._tables[oid] for oid in table.parents if oid in self._tables]
-        while parents:
-            found.append([(each.schema, each.name) for each in parents])
-            seen.update(each.oid for each in parents)
-            above = dict.fromkeys(oid for each in parents for oid in each.parents)
-            parents = [self._tables[oid] for oid in above if oid in self._tables and oid not in seen]
+        found: list[list[tuple[str, str]]] = []
+        seen: set[tuple[str, str]] = set()
+        names = [(table.schema, table.name)]
+        while names:
+            found.append(names)
+            seen.update(names)
+            above = dict.fromkeys(parent for name in names for parent in self._parents(name))
+            names = [name for name in above if name not in seen]
         return found
+
+    def _parents(self, name: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        table = self._by_name.get(name)
+        for parent in map(self._tables.get, table.parents if table else ()):
+            if parent:
+                yield (parent.schema, parent.name)
+        if name in self._rules.parents:
+            yield self._rules.parents[name]
 
     def _rule(self, column: Column, generations: Iterable[Iterable[tuple[str, str]]], exact_only: bool) -> Rule | None:
         best: list[tuple[ColumnPattern, Rule]] = []

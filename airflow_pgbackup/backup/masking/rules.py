@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -62,6 +62,7 @@ class MaskingRules:
     :ivar samples: how many values of each masked column are looked for in the copy; 0: none.
     :ivar may_contain: columns in which those values may be found.
     :ivar may_be_unused: patterns that need not fit a column, as of a subset they may fit what is left out.
+    :ivar parents: by partition the table it belongs to, as a subset can have the partition without that table.
     :ivar origin: the lines of the file.
     """
 
@@ -72,6 +73,7 @@ class MaskingRules:
     samples: int = 100
     may_contain: tuple[ColumnPattern, ...] = ()
     may_be_unused: frozenset[ColumnPattern] = frozenset()
+    parents: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict, compare=False, repr=False)
     origin: Origin = field(default_factory=Origin, compare=False, repr=False)
 
     def matching(self, schema: str, table: str, column: str) -> Iterator[tuple[ColumnPattern, Rule]]:

@@ -73,6 +73,8 @@ class MaskedLoad:
         plan = self._masking.plan
         assert plan is not None  # noqa: S101  install() made it
         self.columns = sum(masked.rule.method != "keep" for masked in plan.masked())
+        if not self.columns:
+            run.warn("the rules mask no column of the restored tables")
         run.log(f"masking {counted(self.columns, 'column')} of {counted(len(list(plan.tables)), 'table')}")
         self._require_samples()
         self._samples = self._read_samples()
@@ -147,14 +149,16 @@ class MaskedLoad:
 def rules_for(rules: MaskingRules, subset: SubsetPlan) -> MaskingRules:
     """Return the rules without those that fit only tables of the archive that are not restored.
 
-    Rules that also fit restored tables are kept, and it is not an error if they fit no column of those.
+    Rules that also fit restored tables, or those whose partitions these are, are kept, and it is not an error if they
+    fit no column of those.
     """
+    ruled = subset.tables | set(subset.parents.values())
 
     def fits(pattern: ColumnPattern, tables: Iterable[tuple[str, str]]) -> bool:
         return any(pattern.matches_table(schema, name) for schema, name in tables)
 
     elsewhere = frozenset(pattern for pattern, _ in rules.columns if fits(pattern, subset.missing))
     columns = tuple(
-        (pattern, rule) for pattern, rule in rules.columns if pattern not in elsewhere or fits(pattern, subset.tables)
+        (pattern, rule) for pattern, rule in rules.columns if pattern not in elsewhere or fits(pattern, ruled)
     )
-    return dataclasses.replace(rules, columns=columns, may_be_unused=elsewhere)
+    return dataclasses.replace(rules, columns=columns, may_be_unused=elsewhere, parents=subset.parents)

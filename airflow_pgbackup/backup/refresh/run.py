@@ -75,7 +75,7 @@ def refresh(
     :param checks: SQL that must be true in the new database before it takes the place of the old one; see
         :func:`.sql_checks.parse_checks`.
     :param subset: restore these schemas, tables and rows only. Rows are selected by the values of the source, before
-        they are masked. Rules for tables that are not restored are ignored.
+        they are masked. Rules for tables that are not restored are ignored, except for their partitions.
     :param minimum_level: the level at which the backup must be verified.
     :param keep: earlier copies to keep, under names such as ``staging_before_20261127T020000Z``; older ones are
         dropped.

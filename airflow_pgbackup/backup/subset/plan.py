@@ -55,6 +55,7 @@ class SubsetPlan:
     :ivar lines: what is selected and what is left out, a line each, at most 20 of each kind.
     :ivar tables: that are restored, those without rows included.
     :ivar missing: that are not.
+    :ivar parents: by restored partition the table it belongs to, restored or not; also of that table, and so on.
     :ivar left_out: the foreign keys that the copy lacks, ``orders_customer_fkey of public.orders``, all of them.
     """
 
@@ -62,6 +63,7 @@ class SubsetPlan:
         self._selection = selection
         self.tables = frozenset(selection.tables | selection.without_rows)
         self.missing = frozenset(selection.missing)
+        self.parents = selection.partitions.above(selection.tables)
         self._where = dict(where)
         keys, unknown = _foreign_keys(selection)
         root = selection.partitions.root

@@ -46,6 +46,17 @@ class Partitions:
         """Return the table of which a table is a partition."""
         return self._parents.get(table)
 
+    def above(self, tables: Iterable[Table]) -> dict[Table, Table]:
+        """Return the parents of the tables, of their parents, and so on, by partition."""
+        found: dict[Table, Table] = {}
+        left = list(tables)
+        while left:
+            table = left.pop()
+            if table not in found and (parent := self._parents.get(table)):
+                found[table] = parent
+                left.append(parent)
+        return found
+
     def root(self, table: Table) -> Table:
         """Return the table at the top: `table` itself if it is not a partition."""
         seen = {table}

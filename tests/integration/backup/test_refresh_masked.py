@@ -179,6 +179,24 @@ def test_wildcards_for_columns_of_tables_that_are_left_out(refreshed: Refresh) -
         refreshed(tables, rules + "  public.customer.emial: null\n", subset=Subset(tables=("public.customer",)))
 
 
+def test_partitions_without_their_table_have_its_rules(refreshed: Refresh) -> None:
+    tables = (
+        "create schema parts",
+        "create table customer (email text, y int, z int) partition by list (y)",
+        "create table parts.of_2024 partition of customer for values in (2024) partition by list (z)",
+        "create table parts.of_2024_1 partition of parts.of_2024 for values in (1)",
+        "create table other (id int)",
+        "insert into customer select 'person' || n || '@corp.example', 2024, 1 from generate_series(1, 200) n",
+    )
+    rules = "columns:\n  public.customer.*: keep\n  public.customer.email: {fake: email}\n  public.other.id: keep\n"
+    done = refreshed(tables, rules, subset=Subset(schemas=("parts",)))
+    assert (done["masked_columns"], done["searched_values"]) == (1, 100)
+    query = "select count(*) filter (where email like '%@example.com') from parts.of_2024"
+    assert value(refreshed.staging, query) == 200
+    done = refreshed(tables, rules, subset=Subset(tables=("public.other",)))
+    assert "the rules mask no column of the restored tables" in done["warnings"]
+
+
 @pytest.mark.every_value
 @pytest.mark.parametrize("dump", [{}, {"inserts": True}, {"format": "directory"}])
 @pytest.mark.parametrize("rule", ["(email::int)::text", "email::regtype::text", "public.reveal(email)"])
