@@ -120,7 +120,7 @@ def _send(send: Callable[[Any], None]) -> None:
 def _verb(task: Any) -> str:
     """Return the name of the operator's module, also for a class derived from it."""
     modules = (kind.__module__ for kind in type(task).__mro__)
-    return next(module.rpartition(".")[2] for module in modules if module.startswith(_PACKAGES))
+    return next(module.rpartition(".")[2].lstrip("_") for module in modules if module.startswith(_PACKAGES))
 
 
 def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._dump import COMMON_FIELDS, DumpOperator
 from airflow_pgbackup.operators._map_label import as_label
+from airflow_pgbackup.repository.layout import SCOPES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -180,7 +181,8 @@ class PgDumpAllOperator(DumpOperator):
 
     @property
     def map_label(self) -> str:
-        return as_label(self.server or self.postgres_conn_id, "@cluster")
+        scope = next((one for one in SCOPES if getattr(self, f"{one}_only")), "cluster")
+        return as_label(self.server or self.postgres_conn_id, f"@{scope}")
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.dump import dump_cluster

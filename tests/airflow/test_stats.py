@@ -18,6 +18,7 @@ from local_http import Handler, LocalServer
 
 from airflow_pgbackup import errors
 from airflow_pgbackup.operators import _stats
+from airflow_pgbackup.operators._choose_drill import ChooseDrillOperator
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.layout import Series
@@ -255,6 +256,11 @@ def test_a_metric_that_cannot_be_sent_fails_no_task(
 def test_causes_are_few() -> None:
     assert _stats._cause(errors.ToolKilled("killed", tool="pg_dump", exit_code=-9)) == "ToolKilled"
     assert _stats._cause(ValueError("anything")) == _stats._cause(KeyboardInterrupt()) == "other"
+
+
+def test_a_task_that_chooses_has_a_name_like_the_others() -> None:
+    task = ChooseDrillOperator(task_id="choose", repository="s3://b/pg", server="prod", max_bytes=1)
+    assert _stats._verb(task) == "choose_drill"
 
 
 def test_names_that_differ_have_tags_that_differ() -> None:
