@@ -23,6 +23,7 @@ from airflow_pgbackup.cli.listing import Listing, columns
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.state import in_words
 
 _NONE = "-"
 
@@ -79,7 +80,7 @@ def _lines(found: Diff) -> list[str | Listing]:
 
 
 def _side(side: Side) -> str:
-    state = f"verified: {side.level}" if side.level else side.state
+    state = f"verified: {side.level}" if side.level else in_words(side.state)
     rows = f"; rows: {side.rows_from}" if side.rows_from else ""
     return f"{side.series.path} {side.id}, {side.format}, {state}{rows}"
 

@@ -17,6 +17,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.manifest import Manifest
+from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.terminal import styled
 
 _STATE_STYLE = {"verified": "green", "written": "yellow", "notproven": "yellow"}
@@ -43,7 +44,7 @@ def run(session: Session) -> None:
     header = ["series", "backup", "kind", "age", "size", *(["labels"] if labels else []), "state"]
     listing = Listing(header, names=2, right=(3, 4), labeled=(3,))
     for backup in shown:
-        state = f"verified: {backup.level}" if backup.level else backup.state
+        state = f"verified: {backup.level}" if backup.level else in_words(backup.state)
         manifest = manifests.get(backup)
         listing.add(
             backup.series.path,

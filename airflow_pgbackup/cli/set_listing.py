@@ -97,7 +97,7 @@ def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Li
     )
     listing = Listing(("member", "backup", "size", "level"), names=2, right=(2,))
     for member in found.members:
-        listing.add(member.series, member.id, human_bytes(member.size), member.level or "not verified")
+        listing.add(member.series, member.id, human_bytes(member.size), member.level or "unverified")
     lines: list[str | Text | Listing] = [
         Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in facts
     ]

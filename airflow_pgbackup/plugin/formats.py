@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from airflow_pgbackup.backup.freshness_rules import hours
 from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.text import printable
 
 LONGEST = 300
@@ -35,10 +36,12 @@ def span(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
+    """Return a size: ``1.5 KiB``; a dash where it is not known."""
     return UNKNOWN if count is None else human_bytes(count)
 
 
 def number(value: int | None) -> str:
+    """Return a number with thousands separators; a dash where it is not known."""
     return UNKNOWN if value is None else f"{value:,}"
 
 
@@ -52,11 +55,6 @@ def slug(value: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in value)
 
 
-def state(value: str) -> str:
-    """Return a backup's state, or a verification's or check's result, in words."""
-    return {"notproven": "not proven", "written": "not verified"}.get(value, value)
-
-
 def measure(value: float, unit: str) -> str:
     """Return a number with its unit, one of ``bytes``, ``seconds``, ``rows``, ``tables``."""
     if unit == "bytes":
@@ -66,7 +64,7 @@ def measure(value: float, unit: str) -> str:
 
 FILTERS = {
     "measure": measure,
-    "state": state,
+    "state": in_words,
     "text": text,
     "when": when,
     "span": span,

@@ -16,8 +16,14 @@ STATES = {
     "unreadable": "cannot be read",
 }
 """Each state with why a backup in it does not count, as the predicate of a sentence."""
+_WORDS = {"written": "unverified", "notproven": "not proven"}
 
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
+
+
+def in_words(state: str) -> str:
+    """Return a state, or the result of a verification or check, as people read it; JSON has the value itself."""
+    return _WORDS.get(state, state)
 
 
 def standing(verifications: Iterable[VerificationName]) -> tuple[str, str | None]:

@@ -248,6 +248,7 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
     assert as_json(run("verify", here, series, "--json"))["id"] == first, "what is not verified yet is to be verified"
 
     second = dump()
+    assert " unverified" in run("list", here).stdout
     for command in (("show", here, series), ("upload", here, series, "--to", there), ("get", here, series)):
         into = ("--into", str(tmp_path)) if command[0] == "get" else ()
         done = run(*command, *into, "--json")

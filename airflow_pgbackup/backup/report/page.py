@@ -61,7 +61,7 @@ def not_proven(report: Report) -> list[str]:
     series = [one for each in report.repositories for one in each.series if one.status.status != "dropped"]
     failed = sum(one.failed for one in series)
     undecided = sum(one.not_proven for one in series)
-    unseen = sum(one.unverified for one in series)
+    unverified = sum(one.unverified for one in series)
     unrehearsed = sum(not one.rehearsals for one in series)
     unread, unknown, empty = len(report.unread), report.unknown, len(report.empty)
     points = (
@@ -70,7 +70,7 @@ def not_proven(report: Report) -> list[str]:
         (unknown, f"{counted(unknown, 'note')} on backup sets: other databases may have no backup"),
         (failed, f"{counted(failed, 'backup')} failed verification"),
         (undecided, f"{counted(undecided, 'backup')} could not be verified: the result is not proven"),
-        (unseen, f"{counted(unseen, 'backup')} not verified"),
+        (unverified, f"{counted(unverified, 'backup')} not verified"),
         (unrehearsed, f"{unrehearsed} of {len(series)} series not rehearsed in this period"),
     )
     return [says for number, says in points if number]
@@ -84,7 +84,7 @@ def counts(one: SeriesPeriod) -> str:
             (one.verified, "verified"),
             (one.failed, "failed"),
             (one.not_proven, "not proven"),
-            (one.unverified, "not verified"),
+            (one.unverified, "unverified"),
         )
         if number
     ]

@@ -74,7 +74,7 @@ def plot(report: Report) -> bytes:
     left = len(series) - len(shown)
     title = "What each day proved" + (f" ({left} more series are not shown)" if left else "")
     axes.set_title(title, fontsize=10, loc="left")
-    words = {"none": "no backup", "unverified": "not verified"}
+    words = {"none": "no backup"}
     patches = [Patch(facecolor=_COLORS[one], edgecolor="#d5d9e0", label=words.get(one, one)) for one in DAY_STATES]
     figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     out = io.BytesIO()

@@ -136,7 +136,7 @@ def test_a_backup_with_its_history(visitor: Visitor, repository: Repository) -> 
     [
         ("archive-fail", "failed This backup failed verification"),
         ("archive-notproven", "not proven This backup could not be proven"),
-        (None, "not verified This backup is not verified yet"),
+        (None, "unverified This backup is not verified yet"),
     ],
 )
 def test_a_backup_that_does_not_count(visitor: Visitor, repository: Repository, look: str | None, says: str) -> None:
