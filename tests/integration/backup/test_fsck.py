@@ -91,7 +91,7 @@ def local(tmp_path: Path) -> Place:
 def run(place: Place, **options: Any) -> Report:
     report = fsck(repository=place.repository, **{"now": NOW, **options})
     json.dumps(report.as_json(), allow_nan=False)
-    assert {finding.code for finding in report.findings} <= CODES.keys()
+    assert {finding.code for finding in report.findings} <= CODES
     for finding in report.findings:
         assert finding.message[0].islower() or not finding.message[0].isalpha(), finding.message
         assert not finding.message.endswith(".")
