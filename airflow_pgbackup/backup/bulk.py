@@ -211,7 +211,7 @@ def drill(
 ) -> Iterator[BackupResult]:
     """Rehearse the newest backup of each series whose turn it is; see :func:`.drill.choose_drill`.
 
-    :param max_bytes: the sum of the artifacts' sizes; a series that is larger is rehearsed alone.
+    :param max_bytes: as for :func:`.drill.choose_drill`.
     :param scratch: as for :func:`.verify.verify`.
     :raises BackupNotFound: no series has a backup to rehearse.
     :raises ConfigurationError, RepositoryError, Canceled: as :func:`verify_all`.

@@ -34,8 +34,8 @@ def choose_drill(
     File names alone decide nothing: of each series the newest backups are read until one is usable, and those with the
     newest rehearsals until the files confirm one.
 
-    :param max_bytes: the sum of the artifacts' sizes. A larger one is rehearsed in addition when it is the first in
-        turn, as the last of the run.
+    :param max_bytes: the sum of the artifacts' sizes. If the series whose turn is first has a larger backup, that one
+        is rehearsed in addition, at the end of the run.
     :param server: only the series of this server.
     :param log: takes a warning for each series without a usable backup; by default Python's logging.
     :return: references, for level ``restore``; at least one.

@@ -156,8 +156,8 @@ COMMANDS = (
             "--max-size",
             default="50GiB",
             metavar="SIZE",
-            help="limit for the artifacts together (default: 50GiB); a larger one is rehearsed last, when its "
-            "series is first",
+            help="limit for the artifacts together (default: 50GiB); if the series whose turn is first has a larger "
+            "backup, that one is rehearsed too, at the end",
         ),
         argument("--scratch", action="store_true", help=SCRATCH),
         IDENTITY,
@@ -408,13 +408,6 @@ COMMANDS = (
         "metrics",
         "print metrics of a repository for Prometheus",
         REPOSITORY,
-        argument(
-            "--format",
-            choices=("openmetrics",),
-            default="openmetrics",
-            metavar="FORMAT",
-            help="openmetrics (default), which node_exporter's textfile collector reads too",
-        ),
         argument(
             "--output", metavar="FILE", help="replace this file atomically instead of printing, such as pgbackup.prom"
         ),

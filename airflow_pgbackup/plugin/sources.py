@@ -35,7 +35,7 @@ class Source:
 
     :param number: its name in the page's addresses.
     :param uri: without secrets.
-    :param aws_conn_id: of an ``s3://`` repository; None: boto's own chain.
+    :param aws_conn_id: of an ``s3://`` repository; None: boto3's own chain.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Source:
 
     @property
     def aws_param(self) -> str:
-        """The connection as a param of a DAG; empty for boto's own chain. ``file://`` needs none: the default."""
+        """The connection as a param of a DAG; empty for boto3's own chain. ``file://`` needs none: the default."""
         return self.aws_conn_id or "" if self.uri.lower().startswith("s3://") else AWS_DEFAULT
 
     @property

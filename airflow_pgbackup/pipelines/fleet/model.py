@@ -179,7 +179,8 @@ class Drill(Part):
     schedule: Cron = Field(description="cron expression, in the server's time zone")
     max_size: Size = Field(
         default=50 << 30,
-        description="rehearse as many backups as fit into this, and in addition a larger one in its turn",
+        description="rehearse as many backups as fit into this, and in addition a larger one when its series comes "
+        "first",
         json_schema_extra={"default": "50GiB"},
     )
     scratch_conn_id: Name | None = Field(default=None, description="rehearse on this server instead of on the worker")
@@ -222,7 +223,7 @@ class Settings(Part):
     )
     exclude: list[Name] = Field(default=[], description="names and patterns of databases to leave out")
     repository: Uri | None = Field(default=None, description="s3://bucket/prefix or file:///directory")
-    aws_conn_id: Name | None = Field(default="aws_default", description="for the repository; null: boto's own chain")
+    aws_conn_id: Name | None = Field(default="aws_default", description="for the repository; null: boto3's own chain")
     upload_to: Uri | None = Field(default=None, description="a second repository, for copies")
     upload_aws_conn_id: Name | None = Field(default="aws_default", description="for upload_to")
     schedule: Cron | None = Field(default=None, description="cron expression; null: only by hand")
