@@ -116,7 +116,8 @@ def get_provider_info() -> dict[str, Any]:
                         example="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
                     ),
                     "identity_file": _option(
-                        "A file, mode 0600, with the secret key of a recipient, for reading encrypted artifacts.",
+                        "A file, mode 0600, or 0640 if root owns it, with the secret key of a recipient, for reading "
+                        "encrypted artifacts.",
                         default="",
                         example="/etc/pgbackup/key.txt",
                     ),
@@ -139,7 +140,7 @@ def get_provider_info() -> dict[str, Any]:
                         example="/var/lib/pgbackup",
                     ),
                     "masking_key_file": _option(
-                        "The file with the key that makes masks deterministic. Only its owner may read it.",
+                        "The file with the key that makes masks deterministic: mode 0600, or 0640 if root owns it.",
                         default="",
                         example="/etc/airflow/masking.key",
                     ),

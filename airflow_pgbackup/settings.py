@@ -67,7 +67,10 @@ class Settings:
     """The public keys of age to which new artifacts are encrypted, separated by commas or newlines; empty: none are."""
 
     identity_file: str = ""
-    """A file, mode 0600, with the secret key of a recipient, for reading encrypted artifacts. Dumps need none."""
+    """A file, mode 0600, or 0640 if root owns it, with the secret key of a recipient, for reading encrypted artifacts.
+
+    Dumps need none.
+    """
 
     identity_conn_id: str = ""
     """The Airflow connection whose password is such a key; for operators, which ignore ``identity_file`` then."""
@@ -76,7 +79,7 @@ class Settings:
     """If no sandbox can be made: ``prefer`` rehearses *uncontained*, ``require`` does not rehearse (not proven)."""
 
     masking_key_file: str = ""
-    """The file with the key of masks, which only its owner can read; empty: masking needs a key from elsewhere."""
+    """The file with the key of masks, mode 0600, or 0640 if root owns it; empty: masking needs a key from elsewhere."""
 
     lock_for: str = ""
     """How long S3 refuses to delete the objects of a backup, ``30d``; empty: object lock is left to the bucket."""

@@ -120,7 +120,9 @@ RECIPIENT = several(
     help="encrypt to this public key of age, age1... or ssh-... (default: the setting recipients)",
 )
 IDENTITY = argument(
-    "--identity", metavar="FILE", help="secret key of a recipient, as age-keygen writes it, mode 0600, to decrypt with"
+    "--identity",
+    metavar="FILE",
+    help="secret key of a recipient, as age-keygen writes it, to decrypt with; mode 0600, or 0640 if root owns it",
 )
 CHECKS = (
     several("--check", metavar="NAME=SQL", help="a SELECT that must be true in the restored copy"),
