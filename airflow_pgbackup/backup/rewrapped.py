@@ -49,8 +49,7 @@ def new_id(old: Manifest, recipients: Recipients) -> str:
 
 
 def is_made_of(found: Evidence, old: Manifest, recipients: Recipients) -> bool:
-    """Return whether a backup was made of the old one for these recipients
-    and is complete."""
+    """Return whether a backup is complete, and was made of the old one for these recipients."""
     return is_complete(found) and found.require_manifest().origin.get(SEED) == seed_digest(request(old, recipients))
 
 

@@ -1,7 +1,9 @@
 """The readers that a dump passes through between pg_dump and the repository.
 
-Each has ``read(n)`` that returns ``n`` bytes until the end. Each passes on the error of the reader below: a failed tool
-is a read error at the end of its output, so no writer ever sees a clean end of a failed dump.
+Each has ``read(n)`` as :class:`~airflow_pgbackup.byte_streams.Readable` describes it; only a
+:class:`~airflow_pgbackup.byte_streams.PieceReader` returns ``n`` bytes until the end. Each passes on the error of the
+reader below: a failed tool is a read error at the end of its output, so no writer ever sees a clean end of a failed
+dump.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def minimum_level_argument(session: Session) -> str | None:
 def confirm_replacing(session: Session, what: str, database: str) -> None:
     """Let the user type the name of a database that will be replaced, unless ``--yes`` was given.
 
-    :param what: what will be done, ``replacing database "crm" by a backup of "app"``.
+    :param what: what will be done, ``replacing database "crm" with a backup of "app"``.
     :raises ConfigurationError: the name was not typed, or nobody can be asked.
     """
     if session.arguments.yes:

@@ -112,7 +112,7 @@ def _connection(session: Session, manifest: Manifest) -> ConnectionParams:
 
 
 def _confirm(session: Session, manifest: Manifest, target: RestoreTarget) -> None:
-    """Ask before a database is replaced by a backup of a database of another name.
+    """Ask before a database is replaced with a backup of a database of another name.
 
     :raises ConfigurationError: the name was not typed, or nobody can be asked.
     """
@@ -133,7 +133,7 @@ def _globals(session: Session, repository: Repository) -> GlobalsBackup | None:
 
 
 def _lines(outcome: Mapping[str, Any]) -> list[str]:
-    """What happened, and what to do next."""
+    """Return the result and the next step as lines."""
     if outcome["dry_run"]:
         loss = ["the target now:", *outcome["loss"]] if outcome["loss"] else []
         return ["the backup:", *outcome["about"], *loss, "this would be done:", *outcome["plan"]]

@@ -115,7 +115,9 @@ def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
     if target.postgres_conn_id is not None:
         database = PgBackupHook(target.postgres_conn_id).get_conninfo().dbname
         if not database:
-            raise PgBackupError(f"connection {target.postgres_conn_id} names no database")
+            raise PgBackupError(
+                f"no database given for connection {target.postgres_conn_id}", hint="Set the connection's schema."
+            )
         target = replace(target, postgres_conn_id=None, databases=(database,))
     repository = open_repository(target.repository, target.aws_conn_id, cancel=cancel)
     has_sets = not target.is_one_series and bool(list_sets(repository, target.server))

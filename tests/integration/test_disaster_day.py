@@ -404,7 +404,7 @@ def altered(left: Repositories, directory: Path) -> dict[str, str]:
 
 TROUBLES = {
     'password authentication failed for user "postgres"': Trouble(environment=lambda *_: {"PGPASSWORD": "wrong"}),
-    "port 1 failed: Connection refused": Trouble(environment=lambda *_: {"PGPORT": "1"}),
+    "Connection refused": Trouble(environment=lambda *_: {"PGPORT": "1"}),
     "the store refuses the signature: the secret key is wrong": Trouble(
         environment=lambda left, _: {
             **left.credentials,
