@@ -46,9 +46,9 @@ class Partitions:
         """Return the table of which a table is a partition."""
         return self._parents.get(table)
 
-    def above(self, tables: Iterable[Table]) -> dict[Table, Table]:
+    def above(self, tables: Iterable[Table]) -> dict[tuple[str, str], Table]:
         """Return the parents of the tables, of their parents, and so on, by partition."""
-        found: dict[Table, Table] = {}
+        found: dict[tuple[str, str], Table] = {}
         left = list(tables)
         while left:
             table = left.pop()
