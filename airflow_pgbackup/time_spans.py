@@ -1,4 +1,4 @@
-"""Spans of time: as a user gives them (a timedelta, a number of seconds, text like ``36h``), and for people."""
+"""Spans of time as a user gives them (a timedelta, a number of seconds, text like ``36h``)."""
 
 from __future__ import annotations
 
@@ -65,12 +65,6 @@ def parse_span(text: str) -> timedelta:
             f"{text!r} is not a time span", hint="Write hours, days and weeks like 36h, 30d, 8w, 1w12h."
         )
     return timedelta(hours=sum(int(number) * _UNITS[unit] for number, unit in parts))
-
-
-def span_text(span: timedelta) -> str:
-    """Return a span for people: ``30 days``, ``24 hours``."""
-    hours = span.total_seconds() / 3600
-    return f"{hours / 24:g} days" if hours % 24 == 0 and hours != 24 else f"{hours:g} hours"
 
 
 def _invalid(name: str, value: object, hint: str) -> ConfigurationError:

@@ -18,10 +18,10 @@ from datetime import date, datetime, timezone
 from itertools import takewhile
 
 from airflow_pgbackup.backup.context import discard
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.series_selection import nearest
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests

@@ -18,7 +18,6 @@ from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_preparation import PreparedDump, prepare_dump
 from airflow_pgbackup.backup.earlier_try import find_without_server
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.reading_record import record_reading, require_rows
 from airflow_pgbackup.backup.reference import SEED, find_committed, is_of, reference_of, seed_digest
@@ -31,6 +30,7 @@ from airflow_pgbackup.errors import ConfigurationError, ConnectError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.deadline import Deadline
+from airflow_pgbackup.quantities import counted, human_bytes, human_seconds
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from statistics import median
 
-from airflow_pgbackup.backup.progress import counted as counted_things
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.quantities import counted as counted_things
+from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.layout import check_level
@@ -211,7 +211,10 @@ def _newest_first(backups: Iterable[Backup]) -> list[Backup]:
 
 
 def hours(span: timedelta) -> str:
-    """Return an age for people: ``26.0 h``; ``5 min`` below an hour, ``3.5 days`` from three days on."""
+    """Return a span as a number with one unit, to compare an age with its limit: ``26.0 h``, ``5 min``, ``3.5 days``.
+
+    :func:`.quantities.human_age` writes an age that is not compared.
+    """
     seconds = span.total_seconds()
     if abs(seconds) < 60:
         return f"{seconds:.0f} s"

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import DiskError
+from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.local.errors import FULL
 from airflow_pgbackup.wording import command, setting
 

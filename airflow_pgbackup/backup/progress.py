@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
+from airflow_pgbackup.quantities import human_bytes, human_duration
+
 LOG_INTERVAL = 5.0
 """Seconds between the lines of a step."""
 _FIRST_ETA = 2.0  # seconds: before that the rate says nothing
@@ -221,39 +223,3 @@ class NoProgress:
 
     def end(self, step: Step) -> None:
         pass
-
-
-def human_duration(seconds: float) -> str:
-    """Return a duration in whole seconds, for text that is updated: ``8 s``, ``3 min 5 s``, ``1 h 2 min``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return human_seconds(seconds)
-
-
-def human_bytes(count: float) -> str:
-    """Return a size for people: ``1536`` is ``1.5 KiB``."""
-    if round(count) == 1:
-        return "1 byte"
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024 or unit == "TiB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration for people: ``3725`` is ``1 h 2 min``, ``12.34`` is ``12.3 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun: ``1 table``, ``2,000 tables``.
-
-    :param plural: of the noun; by default with an s.
-    """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -28,7 +28,6 @@ from itertools import groupby
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.kept_backups import KeptBackups
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.removal import GRACE, PINNED, UNLISTED, check_grace, is_abandoned, remove_backup, sweep
 from airflow_pgbackup.backup.removal_order import RemovalOrder
 from airflow_pgbackup.backup.series_selection import SeriesSelection, require_server
@@ -36,6 +35,7 @@ from airflow_pgbackup.backup.set_retention import ServerSets, remove_set
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite

@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.artifact import require_not_removed, table_result
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.source_comparison import compare_with_source
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, ToolError
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository import json_document, layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import find_backup

@@ -30,7 +30,7 @@ from airflow_pgbackup.backup.copied import (
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.private_copy import create, disk_errors
-from airflow_pgbackup.backup.progress import Step, counted, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.reference import SEED, load_evidence, reference_of, seed_digest
 from airflow_pgbackup.backup.restore_command import restore_command, restore_command_of
 from airflow_pgbackup.backup.rewrapped import (
@@ -51,6 +51,7 @@ from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.encryption.streams import decrypted, encrypt, encrypted, require_identities
 from airflow_pgbackup.errors import AlreadyExists, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.member_names import check_member_names
+from airflow_pgbackup.quantities import counted, human_bytes, human_seconds
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag

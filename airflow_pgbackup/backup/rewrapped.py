@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import SEED, seed_digest
 from airflow_pgbackup.backup.stored_details import stored_details
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence

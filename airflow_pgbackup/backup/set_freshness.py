@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.set_members import GONE, SetMembers, named, unusable_as_json
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW

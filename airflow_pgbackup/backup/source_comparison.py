@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.manifest import RowCount
 from airflow_pgbackup.repository.verification import TableResult
 

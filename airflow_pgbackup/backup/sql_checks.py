@@ -14,13 +14,13 @@ from typing import Any
 import psycopg
 
 from airflow_pgbackup.backup.databases.sessions import Session, session
-from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import human_seconds
 
 MOST = 1000
 """Checks of one call."""

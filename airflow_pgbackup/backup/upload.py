@@ -22,7 +22,7 @@ from airflow_pgbackup.backup.copied import (
 )
 from airflow_pgbackup.backup.download import download
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.streams import Meter
@@ -34,6 +34,7 @@ from airflow_pgbackup.errors import (
     RepositoryError,
     VerificationFailed,
 )
+from airflow_pgbackup.quantities import human_bytes, human_seconds
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry

@@ -11,7 +11,6 @@ from typing import NoReturn
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, table_result
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
 from airflow_pgbackup.backup.source_comparison import compare_with_source
@@ -29,6 +28,7 @@ from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, BY_LC_M
 from airflow_pgbackup.postgres.compare.generated_columns import OUTDATED
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.quantities import counted, human_bytes, human_seconds
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification

@@ -17,7 +17,6 @@ from typing import Any
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.reading_record import write_verification
 from airflow_pgbackup.backup.reference import load_manifest, reference_of
 from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, parse_checks
@@ -33,6 +32,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.quantities import human_seconds
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence

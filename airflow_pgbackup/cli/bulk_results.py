@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_pgbackup.backup.bulk import DONE, ERROR, FAILED, NOT_PROVEN, BackupResult, summary, worst
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.quantities import counted
 
 _STATUS = {FAILED: "check failed", ERROR: "failed", NOT_PROVEN: "not proven", DONE: "done"}
 
@@ -52,10 +52,10 @@ def _counts(found: Sequence[BackupResult], done: str) -> str:
     numbers = summary(found)
     parts = [f"{numbers[DONE]:,} {done}", f"{numbers[FAILED]:,} failed"]
     if numbers[ERROR]:
-        parts.append(f"{count(numbers[ERROR], 'error')}")
+        parts.append(counted(numbers[ERROR], "error"))
     parts += [f"{numbers[NOT_PROVEN]:,} not proven"] if done != "uploaded" else []
     parts.append(f"{numbers['skipped']:,} skipped")
-    return f"{count(len(found), 'backup')}: {', '.join(parts)}"
+    return f"{counted(len(found), 'backup')}: {', '.join(parts)}"
 
 
 def one_or_all(session: Session) -> bool:

@@ -9,14 +9,13 @@ from typing import Any
 from rich.prompt import Confirm
 
 from airflow_pgbackup.backup.adopt import Plan, PlannedDump, carry_out, open_sources, plan_adoption
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.arguments import repository_argument, repository_at
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.terminal import styled
@@ -68,7 +67,7 @@ def _ask(session: Session, plan: Plan) -> None:
     dumps = plan.dumps if session.arguments.move else plan.to_adopt
     size = human_bytes(sum(planned.dump.size for planned in dumps))
     what = "Move" if session.arguments.move else "Link" if session.arguments.link else "Copy"
-    question = f"{what} {count(len(dumps), 'dump')} ({size}) into {session.arguments.repository}?"
+    question = f"{what} {counted(len(dumps), 'dump')} ({size}) into {session.arguments.repository}?"
     try:
         agreed = Confirm.ask(styled(question, "bold"), console=session.err, default=False)
     except EOFError:
@@ -103,12 +102,12 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     lines = [f"{one['path']}: skipped: {one['reason']}" for one in undone]
     lines += [f"{one['path']}: adopted, but its source was not removed: {one['reason']}" for one in outcome["kept"]]
     lines += [f"{one['path']}: {one['status']} at verification: {one['reason']}" for one in outcome["failed"]]
-    summary = [f"{count(len(outcome['adopted']), 'dump')} adopted"]
+    summary = [f"{counted(len(outcome['adopted']), 'dump')} adopted"]
     for name, word in (("present", "adopted before"), ("skipped", "skipped"), ("failed", "not verified")):
         if outcome[name]:
             summary.append(f"{len(outcome[name]):,} {word}")
     if outcome["removed"]:
-        summary.append(f"{count(len(outcome['removed']), 'source')} removed")
+        summary.append(f"{counted(len(outcome['removed']), 'source')} removed")
     lines.append(", ".join(summary))
     if outcome["adopted"] and not arguments.verify:
         lines.append("next: verify them with pgbackup verify")
@@ -129,12 +128,12 @@ def _shown(plan: Plan) -> list[str | Listing]:
             listing.add(*_row(planned))
         shown.append(listing)
     shown += [f"skipped {skipped.name}: {skipped.reason}" for skipped in plan.skipped]
-    shown += [f"time pattern {pattern}: {count(number, 'name')}" for pattern, number in plan.patterns.items()]
+    shown += [f"time pattern {pattern}: {counted(number, 'name')}" for pattern, number in plan.patterns.items()]
     shown += [f"warning: {warning}" for warning in plan.warnings]
     series = {planned.series for planned in plan.to_adopt}
     size = human_bytes(sum(planned.dump.size for planned in plan.to_adopt))
     shown.append(
-        f"plan: {count(len(plan.to_adopt), 'dump')} of {count(len(series), 'series')} to adopt, {size}; "
+        f"plan: {counted(len(plan.to_adopt), 'dump')} of {counted(len(series), 'series')} to adopt, {size}; "
         f"{len(plan.dumps) - len(plan.to_adopt):,} adopted before; {len(plan.skipped):,} skipped"
     )
     return shown

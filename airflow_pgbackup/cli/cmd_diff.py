@@ -17,10 +17,10 @@ from airflow_pgbackup.backup.diff.result import (
     TableChange,
     percent,
 )
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.listing import Listing, columns
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.quantities import human_bytes, human_seconds, noun
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.state import in_words
@@ -106,8 +106,8 @@ def _table(one: TableChange) -> list[str]:
     rows = [_NONE if value is None else f"{value:,}" for value in (one.rows_before, one.rows_after)]
     said: list[str] = []
     if one.rows_change:
-        noun = "row" if abs(one.rows_change) == 1 else "rows"
-        said.append(f"{one.rows_change:+,} {noun}{_percent(percent(one.rows_before, one.rows_after))}")
+        more = _percent(percent(one.rows_before, one.rows_after))
+        said.append(f"{one.rows_change:+,} {noun(abs(one.rows_change), 'row')}{more}")
     elif one.content_differs:
         said.append("as many rows, with other content or in another order")
     if one.bytes_change:

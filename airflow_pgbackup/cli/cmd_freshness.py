@@ -12,10 +12,11 @@ from airflow_pgbackup.backup.freshness import freshness
 from airflow_pgbackup.backup.freshness_rules import FreshnessRules
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
-from airflow_pgbackup.cli.display import age, count
+from airflow_pgbackup.cli.display import age
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.time_spans import parse_span
 
 
@@ -57,4 +58,4 @@ def _lines(found: Mapping[str, Any], target: str) -> list[str | Listing]:
     lines += [*found["problems"], *(f"{one['series']}: note: {note}" for one in series for note in one["notes"])]
     lines += [f"{one['server']}: note: {note}" for one in found["sets"] for note in one["notes"]]
     stale = sum(not one["fresh"] for one in series)
-    return [*lines, f"{count(len(series), 'series')}: {len(series) - stale} fresh, {stale} not fresh"]
+    return [*lines, f"{counted(len(series), 'series')}: {len(series) - stale} fresh, {stale} not fresh"]

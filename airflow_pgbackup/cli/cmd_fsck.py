@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.backup.fsck.findings import ERROR, WARNING, Report
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.cli.arguments import repository_argument
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
+from airflow_pgbackup.quantities import counted, human_bytes
 
 
 def run(session: Session) -> None:
@@ -32,15 +31,15 @@ def _summary(report: Report) -> list[str]:
     if report.read:
         read = report.read
         lines.append(
-            f"read {read.files:,} of {count(read.of_files, 'file')} ({read.share}), "
+            f"read {read.files:,} of {counted(read.of_files, 'file')} ({read.share}), "
             f"{human_bytes(read.size)} of {human_bytes(read.of_size)}"
         )
     lines.append(
-        f"{count(report.backups, 'backup')} in {count(report.series, 'series')}, {count(report.files, 'file')}, "
+        f"{counted(report.backups, 'backup')} in {counted(report.series, 'series')}, {counted(report.files, 'file')}, "
         f"{human_bytes(report.size)}"
     )
     repaired = sum(finding.repaired for finding in report.findings)
-    found = [count(report.count(ERROR), "error"), count(report.count(WARNING), "warning")]
+    found = [counted(report.count(ERROR), "error"), counted(report.count(WARNING), "warning")]
     if repaired:
         found.append(f"{repaired:,} repaired")
     elif repairable := sum(finding.repair is not None for finding in report.findings):

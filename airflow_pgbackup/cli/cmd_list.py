@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.series_selection import require_server
 from airflow_pgbackup.cli.arguments import repository_argument
-from airflow_pgbackup.cli.display import age, backup_as_json, count
+from airflow_pgbackup.cli.display import age, backup_as_json
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import list_backup_sets
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
@@ -57,11 +57,11 @@ def run(session: Session) -> None:
                 styled(state, _STATE_STYLE.get(backup.state, "bold red")), ", pinned" if backup.pinned else ""
             ),
         )
-    below = f"{count(len(catalogue.backups), 'backup')} in {count(len(catalogue.by_series()), 'series')}"
+    below = f"{counted(len(catalogue.backups), 'backup')} in {counted(len(catalogue.by_series()), 'series')}"
     if labels:
-        below = f"{count(len(shown), 'backup')} of {below}"
+        below = f"{counted(len(shown), 'backup')} of {below}"
     if catalogue.leftovers:
-        below += f"; {count(len(catalogue.leftovers), 'incomplete folder')}: running dumps, or leftovers for prune"
+        below += f"; {counted(len(catalogue.leftovers), 'incomplete folder')}: running dumps, or leftovers for prune"
     by_names = ["states are by file names; show, verify and restore read the files"] if shown else []
     found = [backup_as_json(backup, manifests.get(backup)) for backup in shown]
     session.result(found, *([listing] if shown else []), below, *by_names)

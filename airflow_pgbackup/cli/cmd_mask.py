@@ -12,6 +12,7 @@ from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.wording import database
 
 
@@ -56,5 +57,4 @@ def _check(session: Session) -> None:
     if report.problems or report.personal:
         session.status = EXIT_STATUS["check failed"]
     lines = [*(f"error: {each}" for each in report.problems), *(f"warning: {each}" for each in report.personal)]
-    columns = "1 column is masked" if report.masked == 1 else f"{report.masked} columns are masked"
-    session.result(report.as_json(), *(lines or [f"no problems found; {columns}"]))
+    session.result(report.as_json(), *(lines or [f"no problems found; {counted(report.masked, 'column')} masked"]))

@@ -9,10 +9,10 @@ from typing import Any
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.series_selection import SeriesSelection
 from airflow_pgbackup.cli.arguments import minimum_level_argument, repository_argument
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.not_empty import not_empty
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.terminal import styled
 from airflow_pgbackup.time_spans import parse_span
@@ -55,7 +55,7 @@ def run(session: Session) -> None:
         listing.add(mark, decision["series"], decision["id"], "; ".join(decision["reasons"]))
     deleted = "deleted" if arguments.delete else "would be deleted (--delete)"
     locked = f" ({outcome['locked']:,} only locked)" if outcome["locked"] else ""
-    kept = f"{count(outcome['kept'], 'backup')} kept{locked}, {outcome['removed']:,} {deleted}"
+    kept = f"{counted(outcome['kept'], 'backup')} kept{locked}, {outcome['removed']:,} {deleted}"
     swept = [f"removed the leftovers of a killed process: {path}" for path in outcome["swept"]]
     session.result(outcome, *([listing] if listing.rows else []), *outcome["notes"], *swept, kept)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.masking import load_rules
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.cli.arguments import (
@@ -22,6 +21,7 @@ from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.sql_checks import checks_argument
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.not_empty import not_empty
+from airflow_pgbackup.quantities import counted
 
 _SHOWN = 5
 

@@ -10,8 +10,8 @@ from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.sets.restore_set import EARLIER, restore_set
 from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
 from airflow_pgbackup.cli.arguments import connection_argument, repository_argument
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.session import Session
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.layout import decode_segment, encode_segment
 
 
@@ -54,7 +54,7 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
     earlier = sum(one["outcome"] == EARLIER for one in databases)
     return [
         f"restored {outcome['set']} into {outcome['target']} in {outcome['duration_seconds']:.1f} s: "
-        f"{count(len(databases) - earlier, 'database')}" + (f", {earlier} by an earlier call" if earlier else ""),
+        f"{counted(len(databases) - earlier, 'database')}" + (f", {earlier} by an earlier call" if earlier else ""),
         f"roles created: {', '.join(outcome['roles_created']) or 'none'}",
         *(f"missing in the set: {one['database']} ({one['reason']})" for one in outcome["missing"]),
         *warnings,

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
 from airflow_pgbackup.cli.display import age, backup_as_json
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import show_backup_set
+from airflow_pgbackup.quantities import human_bytes, human_seconds
 from airflow_pgbackup.repository.manifest import DatabaseSource, Manifest
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.repository.verification import Verification

@@ -6,10 +6,10 @@ from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.lost import find_lost
 from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
-from airflow_pgbackup.cli.display import count
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.layout import parse_backup_id
 
 
@@ -23,7 +23,7 @@ def run(session: Session) -> None:
         for one in found:
             listing.add(one.series.path, one.id, one.why, f"{one.at:%Y-%m-%d %H:%M} UTC", one.locked or "")
         shown = [listing] if found else []
-        session.result([one.as_json() for one in found], *shown, f"{count(len(found), 'backup')} can be restored")
+        session.result([one.as_json() for one in found], *shown, f"{counted(len(found), 'backup')} can be restored")
         return
     if not parse_backup_id(arguments.id):
         raise ConfigurationError(

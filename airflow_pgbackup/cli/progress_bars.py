@@ -15,7 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import Figures, Step, human_duration
+from airflow_pgbackup.backup.progress import Figures, Step
+from airflow_pgbackup.quantities import human_duration
 from airflow_pgbackup.terminal import Terminal
 from airflow_pgbackup.text import printable
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.set_members import SetMembers, named, unusable_as_json
 from airflow_pgbackup.backup.sets.choose_set import choose_set
-from airflow_pgbackup.cli.display import age, count
+from airflow_pgbackup.cli.display import age
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import decode_segment
@@ -62,7 +62,7 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
         )
         documents.append({**_document(found, unusable), "set": one.location})
     servers = len(newest)
-    below = f"{count(len(listed), 'backup set')} of {count(servers, 'server')}"
+    below = f"{counted(len(listed), 'backup set')} of {counted(servers, 'server')}"
     session.result(documents, *([listing] if shown else []), *problems, below)
 
 
@@ -93,7 +93,7 @@ def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Li
         ("set", f"{found.location}, {_status(found, unusable)}"),
         ("server", f"PostgreSQL {found.server_version}"),
         ("started", f"{found.started_at:%Y-%m-%d %H:%M:%S}Z, {age(found.started_at)} ago"),
-        ("size", f"{count(len(found.databases), 'database')}{' and globals' if found.globals else ''}, {size}"),
+        ("size", f"{counted(len(found.databases), 'database')}{' and globals' if found.globals else ''}, {size}"),
     )
     listing = Listing(("member", "backup", "size", "level"), names=2, right=(2,))
     for member in found.members:

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.quantities import human_bytes, human_seconds
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import Terminal, styled

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.notifications.targets import Target
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import counted, human_age
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.time_spans import LONGEST
 
@@ -64,15 +65,6 @@ class LastBackup:
         if self.problem is not None:
             return 1, timedelta(0)
         return (2, timedelta(0)) if self.age is None else (0, self.age)
-
-
-def human_age(age: timedelta) -> str:
-    """Return an age for people: ``35 min``, ``4 h 10 min``, ``1 d 4 h``."""
-    minutes = max(0, int(age.total_seconds() // 60))
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
 def last_backups(
@@ -169,8 +161,6 @@ def _sets(repository: Repository, target: Target, now: datetime) -> list[LastBac
 
 
 def _of_set(found: dict[str, Any], now: datetime) -> LastBackup:
-    from airflow_pgbackup.backup.progress import counted
-
     if found["started_at"] is None:
         return LastBackup(kind=SET, of=found["server"])
     started = datetime.fromisoformat(found["started_at"]).astimezone(timezone.utc)

@@ -92,8 +92,8 @@ class PgBackupCheckOperator(PgBackupOperator):
         return as_label(self.server or self.postgres_conn_id, self.database)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
-        from airflow_pgbackup.backup.progress import counted
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
+        from airflow_pgbackup.quantities import counted
 
         if self.fail_on not in _FAIL_ON:
             raise ConfigurationError(f"invalid fail_on {self.fail_on!r}", hint=f"Choose one of {', '.join(_FAIL_ON)}.")

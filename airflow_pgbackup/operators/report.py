@@ -113,8 +113,8 @@ class PgBackupReportOperator(PgBackupOperator):
                 "the mail needs the SMTP provider, which is not installed",
                 hint="Install apache-airflow-providers-smtp, or pass no addresses.",
             ) from None
-        from airflow_pgbackup.backup.progress import counted
         from airflow_pgbackup.backup.report import as_html
+        from airflow_pgbackup.quantities import counted
 
         danger = len(found.in_danger) + len(found.unread)
         state = f"{danger} in danger" if danger else "all restorable" if found.all_restorable else "no backup"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from urllib.parse import quote
 
-from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
+from airflow_pgbackup.quantities import human_age, human_bytes, human_seconds
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.text import printable
 
@@ -21,8 +20,8 @@ def text(value: object, longest: int = LONGEST) -> str:
 
 
 def age(then: datetime | None, now: datetime) -> str:
-    """Return how long ago it was: ``3.5 h``, ``4.0 days``."""
-    return "never" if then is None else hours(max(now - then, timedelta(0)))
+    """Return how long ago it was: ``35 min``, ``4 h 10 min``, ``1 d 4 h``."""
+    return "never" if then is None else human_age(now - then)
 
 
 def when(then: datetime | None) -> str:

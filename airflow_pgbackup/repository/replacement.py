@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from airflow_pgbackup.quantities import span_text
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.retention import Decision
 from airflow_pgbackup.repository.state import standing
-from airflow_pgbackup.time_spans import span_text
 
 _PROBLEMS = ("incomplete", "unreadable")
 

@@ -34,11 +34,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.quantities import span_text
 from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
 from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
-from airflow_pgbackup.time_spans import check_span, span_text
+from airflow_pgbackup.time_spans import check_span
 from airflow_pgbackup.wording import parameter, parameters
 
 

@@ -333,7 +333,7 @@ def not_fresh(found: dict[str, Any]) -> str:
 
 def freshness_table(found: dict[str, Any]) -> list[str]:
     """Return the series that a check found as lines: those that are not fresh first, at most 40."""
-    from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+    from airflow_pgbackup.quantities import counted, human_age, human_bytes
 
     rows = [("series", "age", "level", "size", "")]
     series = sorted(found.get("series", []), key=lambda one: bool(one["fresh"]))
@@ -341,7 +341,7 @@ def freshness_table(found: dict[str, Any]) -> list[str]:
         rows.append(
             (
                 printable(series_label(one["series"])),
-                "-" if one["age_seconds"] is None else human_seconds(one["age_seconds"]),
+                "-" if one["age_seconds"] is None else human_age(timedelta(seconds=one["age_seconds"])),
                 one["verified"] or "-",
                 "-" if one["size"] is None else human_bytes(one["size"]),
                 "" if one["fresh"] else "not fresh",
@@ -350,7 +350,7 @@ def freshness_table(found: dict[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if len(series) > _MOST_ROWS:
-        lines.append(f"and {counted(len(series) - _MOST_ROWS, 'more series', 'more series')}")
+        lines.append(f"and {counted(len(series) - _MOST_ROWS, 'more series')}")
     return lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.errors import FleetError, MappingError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import printable
 
 Path = tuple[str | int, ...]
@@ -48,7 +49,7 @@ class Origin:
         ordered = sorted(problems, key=self._line)
         lines = [self._describe(problem) for problem in ordered[:_MOST_PROBLEMS]]
         if more := ordered[_MOST_PROBLEMS:]:
-            lines.append(f"and {len(more):,} more problem{'s' * (len(more) > 1)}")
+            lines.append(f"and {counted(len(more), 'more problem')}")
         return self.raises(lines)
 
     def _line(self, problem: Problem) -> int:

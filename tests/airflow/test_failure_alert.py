@@ -25,7 +25,7 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.notifications import last_backup
 from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
-from airflow_pgbackup.notifications.last_backup import LastBackup, human_age, last_backups
+from airflow_pgbackup.notifications.last_backup import LastBackup, last_backups
 from airflow_pgbackup.notifications.targets import Target, targets_of
 from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -460,10 +460,7 @@ def test_each_call_renders_anew(mail: Any) -> None:
     assert [each["Subject"] for each in mail.mails] == ["ValueError: one", "ValueError: two"]
 
 
-def test_ages_and_subjects() -> None:
-    assert [human_age(timedelta(minutes=each)) for each in (0, 59, 60, 250, 24 * 60, 1690)] == [
-        *("0 min", "59 min", "1 h 0 min", "4 h 10 min", "1 d 0 h", "1 d 4 h")
-    ]
+def test_subjects() -> None:
     at = datetime(2026, 11, 26, 2, tzinfo=timezone.utc)
     last = LastBackup(
         kind="verified backup", of="prod/app", started_at=at, age=timedelta(hours=28), detail="level archive"

@@ -13,7 +13,6 @@ from airflow_pgbackup.backup.adopt.repository_source import RepositorySource
 from airflow_pgbackup.backup.adopt.sources import LocalSource, Seen, reason
 from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.errors import (
@@ -24,6 +23,7 @@ from airflow_pgbackup.errors import (
     PgBackupError,
     VerificationFailed,
 )
+from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, is_complete, read_evidence
 from airflow_pgbackup.repository.layout import reaches

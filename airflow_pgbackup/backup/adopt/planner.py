@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump, Skipped
 from airflow_pgbackup.backup.adopt.sources import Candidate, Source, reason
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, RepositoryError, VerificationFailed
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.layout import Series
@@ -195,7 +196,7 @@ class _Planner:
                     largest = max(largest or planned, planned, key=lambda each: each.dump.tables)
                     kept.append(planned)
                     continue
-                why = f"it has {found:,} table{'s' * (found != 1)}, {largest.dump.name} has {largest.dump.tables:,}"
+                why = f"it has {counted(found, 'table')}, {largest.dump.name} has {largest.dump.tables:,}"
                 if planned.stem == largest.stem:
                     largest = planned
                     kept.append(replace(planned, notes=(*planned.notes, why)))
@@ -268,5 +269,5 @@ def _with_conflicts(dumps: Iterable[PlannedDump]) -> Iterable[PlannedDump]:
     times = Counter((planned.series, planned.time.at) for planned in dumps)
     for planned in dumps:
         others = times[planned.series, planned.time.at] - 1
-        note = f"{others} other {'dump has' if others == 1 else 'dumps have'} the same time"
+        note = f"{counted(others, 'other dump has', 'other dumps have')} the same time"
         yield replace(planned, notes=(*planned.notes, note)) if others else planned

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import named
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.quantities import counted, noun
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import parameter
 
@@ -160,8 +160,7 @@ def _extensions(db: InspectedDatabase, installed: Mapping[str, str]) -> None:
     if missing:
         db.warning(
             "extensions",
-            f"{db.where}: a rehearsal on this machine would lack {'extensions' if len(missing) > 1 else 'extension'} "
-            f"{named(missing)}",
+            f"{db.where}: a rehearsal on this machine would lack {noun(len(missing), 'extension')} {named(missing)}",
             "Install their packages on the workers that verify at level restore.",
             missing,
         )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import named
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
+from airflow_pgbackup.quantities import counted, noun
 from airflow_pgbackup.wording import parameter
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if schemas:
         db.error(
             "schema_usage",
-            f"{db.where}: {user} lacks USAGE on {'schemas' if len(schemas) > 1 else 'schema'} {named(schemas)}",
+            f"{db.where}: {user} lacks USAGE on {noun(len(schemas), 'schema')} {named(schemas)}",
             f"Run GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_schemas')}.",
             schemas,
@@ -123,7 +123,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if tables:
         db.error(
             "table_select",
-            f"{db.where}: {user} lacks SELECT on {'tables' if len(tables) > 1 else 'table'} {named(tables)}",
+            f"{db.where}: {user} lacks SELECT on {noun(len(tables), 'table')} {named(tables)}",
             f"Run GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}; ALTER DEFAULT PRIVILEGES covers future tables.",
             tables,
@@ -132,8 +132,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if sequences:
         db.error(
             "sequence_select",
-            f"{db.where}: {user} lacks SELECT on {'sequences' if len(sequences) > 1 else 'sequence'} "
-            f"{named(sequences)}",
+            f"{db.where}: {user} lacks SELECT on {noun(len(sequences), 'sequence')} {named(sequences)}",
             f"Run GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}, which excludes sequences too.",
             sequences,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 from airflow_pgbackup.backup.findings import Findings
 from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.quantities import span_text
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.protection import ProtectionSettings
 
@@ -41,16 +41,11 @@ def check_protection(repository: Repository, findings: Findings, say: Callable[[
 def _facts(found: ProtectionSettings) -> list[str]:
     locks = {True: "object lock", False: "no object lock", None: "object lock unknown"}[found.object_lock]
     if found.default_mode and found.default_span:
-        locks += f" (default retention: {found.default_mode}, {_days(found.default_span)})"
+        locks += f" (default retention: {found.default_mode}, {span_text(found.default_span)})"
     expiry = {None: "lifecycle rules unknown", 0: "no rule removes noncurrent versions"}.get(
         found.noncurrent_days, f"noncurrent versions are removed after {found.noncurrent_days} days"
     )
     facts = [f"versioning {found.versioning or 'unknown'}", locks, *([expiry] if found.versioning != "off" else [])]
     if found.lock_mode and found.lock_span:
-        facts.append(f"backups are locked for {_days(found.lock_span)} ({found.lock_mode})")
+        facts.append(f"backups are locked for {span_text(found.lock_span)} ({found.lock_mode})")
     return facts
-
-
-def _days(span: timedelta) -> str:
-    days = span / timedelta(days=1)
-    return f"{days:g} day" if days == 1 else f"{days:g} days"

@@ -11,11 +11,11 @@ import psycopg
 from airflow_pgbackup.backup.check.protection import check_protection
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.findings import Findings, named
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, DiskError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.private_directory import temporary_directory
+from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
 from airflow_pgbackup.repository.layout import Series

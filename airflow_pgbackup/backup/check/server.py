@@ -11,7 +11,6 @@ from airflow_pgbackup.backup.databases.role_passwords import MAY_READ_PASSWORDS
 from airflow_pgbackup.backup.dump_plan import plan_dump
 from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.backup.member_count import check_member_count
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, ConnectError, PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -25,6 +24,7 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client, choose_
 from airflow_pgbackup.postgres.tools.clients import Client, find_clients, where_to_get
 from airflow_pgbackup.postgres.tools.extensions import installed_extensions
 from airflow_pgbackup.postgres.tools.process import run_tool
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import parameter
 

@@ -14,6 +14,7 @@ from airflow_pgbackup.postgres.definitions.objects import (
     may_show,
     same_but_names,
 )
+from airflow_pgbackup.quantities import counted
 
 Texts = tuple[str, ...]
 
@@ -78,7 +79,7 @@ def _detail(kind: str, old: Texts, new: Texts) -> str:
     removed, added = changed_lines(old, new)
     count = max(removed.total(), added.total(), 1)
     if not may_show(kind):  # functions, user mappings and subscriptions may hold passwords
-        return f"{count} line{'s' * (count > 1)} changed"
+        return f"{counted(count, 'line')} changed"
     lines = [f"- {line.strip()[:_LINE]}" for line in list(removed.elements())[:_LINES]]
     lines += [f"+ {line.strip()[:_LINE]}" for line in list(added.elements())[:_LINES]]
     more = sum(max(0, side.total() - _LINES) for side in (removed, added))

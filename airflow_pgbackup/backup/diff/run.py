@@ -22,8 +22,8 @@ from airflow_pgbackup.backup.diff.properties import (
 )
 from airflow_pgbackup.backup.diff.result import Diff, Measure, NotCompared, PropertyChange, Side
 from airflow_pgbackup.backup.diff.tables import Counted, compare_tables, counted
-from airflow_pgbackup.backup.progress import counted as counted_things
 from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.quantities import counted as counted_things
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import read_catalogue

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.fsck.verifications import check_verification
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.removal import is_abandoned
 from airflow_pgbackup.errors import ManifestError
+from airflow_pgbackup.quantities import human_age, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
@@ -259,4 +259,4 @@ def is_newer(data: bytes) -> bool:
 
 
 def _age(moment: datetime, context: FolderContext) -> str:
-    return human_seconds(max(0.0, (context.now - moment).total_seconds()))
+    return human_age(context.now - moment)

@@ -25,11 +25,12 @@ from airflow_pgbackup.backup.fsck.sets import check_sets
 from airflow_pgbackup.backup.fsck.share import Share
 from airflow_pgbackup.backup.fsck.versions import check_versions
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import Step, human_bytes, human_seconds
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.removal import GRACE, check_grace, sweep
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import human_age, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry, UnfinishedWrite
@@ -228,7 +229,6 @@ class _Fsck:
         """Report temporary files, empty directories and multipart uploads of ours."""
         for one in self._unfinished():
             age = self.now - one.modified
-            old = human_seconds(max(0.0, age.total_seconds()))
             if one.upload_id is not None:
                 code, what, repair = "upload", "an incomplete multipart upload", "the upload is aborted"
             elif TEMP_PREFIX in one.key.rpartition("/")[2]:
@@ -244,9 +244,9 @@ class _Fsck:
             else:
                 code, what, repair = "temporary", "an empty directory", "it is removed"
             if age < self.grace:
-                self.findings.note("running", one.key, f"{what}, grew {old} ago", "Work may be in progress.")
+                self.findings.note("running", one.key, f"{what}, grew {human_age(age)} ago", "Work may be in progress.")
             else:
-                self.findings.leftover(code, f"{what}, untouched for {old}", one, repair)
+                self.findings.leftover(code, f"{what}, untouched for {human_age(age)}", one, repair)
 
     def _unlisted(self, line: str) -> None:
         self.findings.warning(

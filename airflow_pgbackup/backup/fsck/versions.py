@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck.findings import Findings
 from airflow_pgbackup.backup.lost import LostFile, find_overwritten, lost_among
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restorable import is_better
 from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
 from airflow_pgbackup.repository.layout import REPOSITORY_FILE, split_key

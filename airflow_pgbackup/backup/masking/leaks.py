@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.masking.leak_queries import HIDDEN, RELATIONS, STAT
 from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of, printable
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Leak:
 
     def __str__(self) -> str:
         """Return one printable line, without the values."""
-        values = "1 value" if self.count == 1 else f"{self.count} values"
-        return printable(f"{self.place} has {values} of {self.column}")
+        return printable(f"{self.place} has {counted(self.count, 'value')} of {self.column}")
 
 
 def find_leaks(

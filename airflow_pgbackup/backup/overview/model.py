@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.progress import counted
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of
 
 STATUSES = {

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.refresh.foreign_servers import foreign_options, restore_foreign_options
 from airflow_pgbackup.backup.refresh.kept_copies import WORD, drop_old_copies, mark_kept
 from airflow_pgbackup.backup.refresh.masked import MaskedLoad
@@ -36,6 +35,7 @@ from airflow_pgbackup.backup.sql_checks import SQL_CHECK, SqlCheck, run_checks
 from airflow_pgbackup.backup.subset import TableCount
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_problem
 
 _NAMED = 5

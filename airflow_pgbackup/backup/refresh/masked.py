@@ -14,13 +14,13 @@ from airflow_pgbackup.backup.masking import Masking, MaskingKey, MaskingRules, S
 from airflow_pgbackup.backup.masking.columns import name_text
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.masking.samples import sampled_columns
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.subset import SubsetPlan
 from airflow_pgbackup.errors import MaskingError, ToolError
 from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of
 
 _CONSTRAINTS = frozenset({"CONSTRAINT", "INDEX", "FK CONSTRAINT"})

@@ -17,7 +17,6 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.masking import MaskingKey, MaskingRules
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.refresh.copy import Refreshed, RefreshedCopy
 from airflow_pgbackup.backup.refresh.kept_copies import drop_old_copies
@@ -38,6 +37,7 @@ from airflow_pgbackup.errors import ConfigurationError, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.identifiers import quoted
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.quantities import human_bytes, human_seconds
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import check_level

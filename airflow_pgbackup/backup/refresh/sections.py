@@ -14,7 +14,6 @@ from functools import partial
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, read_archive
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.new_database import prepare_public_schema
@@ -24,6 +23,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.foreign_rows import foreign_row_entries
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.quantities import counted
 
 _LARGE_OBJECTS = frozenset({"BLOB", "BLOBS", "BLOB COMMENTS", "BLOB METADATA"})
 # Statistics hold sample values. A user mapping holds a password of the source, and a subscription would replicate.

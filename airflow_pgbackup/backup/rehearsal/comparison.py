@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from airflow_pgbackup.backup.artifact import table_result
 from airflow_pgbackup.backup.databases.extensions import installed_versions, version_differences
 from airflow_pgbackup.backup.databases.sessions import without_role
-from airflow_pgbackup.backup.progress import Step, counted
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.rehearsal.compare_definitions import compare_definitions, dump_copy
 from airflow_pgbackup.backup.rehearsal.restore_steps import RestoredCopy
 from airflow_pgbackup.backup.rehearsal.sequence_values import requires_value
@@ -24,6 +24,7 @@ from airflow_pgbackup.postgres.compare.database_reader import BY_DIGITS, Databas
 from airflow_pgbackup.postgres.compare.exchanged_fields import exchanged_fields
 from airflow_pgbackup.postgres.compare.generated_columns import OUTDATED
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.verification import Difference, TableResult
 
 _SHORTEST_DIGITS = 12

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.rehearsal.dump import is_part
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.private_directory import temporary_directory
+from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import setting

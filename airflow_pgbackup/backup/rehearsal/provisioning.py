@@ -17,6 +17,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.database_locale import without_owner_and_tablespace
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded, is_utf8
+from airflow_pgbackup.quantities import noun
 from airflow_pgbackup.repository.source_roles import Membership
 
 # A cycle; a predefined role of another version; pg_database_owner, which has no explicit members.
@@ -60,9 +61,7 @@ def check_extensions(
         available = {name for (name,) in session.execute("select name from pg_catalog.pg_available_extensions")}
     missing = sorted(set(extensions) - available)
     if missing:
-        raise NotProven(
-            f"{label} lacks {'extensions' if len(missing) > 1 else 'extension'} {', '.join(missing)}", hint=hint
-        )
+        raise NotProven(f"{label} lacks {noun(len(missing), 'extension')} {', '.join(missing)}", hint=hint)
 
 
 def create_role(name: str, *, superuser: bool, bypass_rls: bool) -> sql.Composed:

@@ -17,7 +17,6 @@ from pathlib import Path
 import psycopg
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal.adopted_options import with_found_options
 from airflow_pgbackup.backup.rehearsal.comparison import Rehearsal, compare_copy
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions, read_definitions
@@ -34,6 +33,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.quantities import human_seconds
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.threads import result_of
 

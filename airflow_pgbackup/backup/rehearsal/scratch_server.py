@@ -44,6 +44,7 @@ from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.clients import find_clients, where_to_get
 from airflow_pgbackup.private_directory import temporary_directory
+from airflow_pgbackup.quantities import noun
 
 
 @dataclass(kw_only=True)
@@ -89,7 +90,7 @@ class ScratchServer(RehearsalServer):
         provisioning.check_extensions(self.params, needs.extensions, label=self.label, hint=self.hint)
         if missing := sorted(needs.tablespaces - self.server.tablespaces - {""}):
             raise NotProven(
-                f"{self.label} lacks {'tablespaces' if len(missing) > 1 else 'tablespace'} {', '.join(missing)}",
+                f"{self.label} lacks {noun(len(missing), 'tablespace')} {', '.join(missing)}",
                 hint="Create them on the scratch server, in any directory.",
             )
         self.create_roles(needs.roles, needs.superusers_of(self.major))

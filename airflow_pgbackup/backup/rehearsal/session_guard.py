@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from airflow_pgbackup.backup.progress import human_bytes
 from airflow_pgbackup.backup.rehearsal import disk_space
 from airflow_pgbackup.backup.rehearsal.server import RehearsalServer
 from airflow_pgbackup.errors import NotProven
 from airflow_pgbackup.postgres.connection.open_sessions import OpenSessions
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import human_bytes
 
 _MOST_MEMORY = 4 << 30  # bytes by which this process may grow: far more than two million tables need
 _INTERVAL = 0.25  # seconds between two checks of time and memory

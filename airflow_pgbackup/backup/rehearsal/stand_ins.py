@@ -20,13 +20,13 @@ import psycopg
 from psycopg import sql
 
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, session
-from airflow_pgbackup.backup.progress import human_seconds
 from airflow_pgbackup.backup.rehearsal.provisioning import create_role, grant_membership
 from airflow_pgbackup.errors import ConnectError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import human_seconds
 from airflow_pgbackup.repository.source_roles import Membership
 
 if TYPE_CHECKING:

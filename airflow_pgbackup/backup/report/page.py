@@ -6,8 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
+from airflow_pgbackup.quantities import counted, human_bytes, human_seconds
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
@@ -140,5 +139,4 @@ def _templates() -> Environment:
     )
     made.filters |= {"cut": cut, "when": _when, "size": _size, "span": _span, "growth": _growth}
     made.filters |= {"counts": counts, "sets": sets}
-    made.globals["hours"] = hours
     return made

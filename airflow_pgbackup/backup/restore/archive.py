@@ -15,7 +15,7 @@ from pathlib import Path
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.counters import restore_totals
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.progress import Step, counted
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.restore.client_programs import ToolMessages, pg_restore, pg_restore_to_psql, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.inserted_rows import (
@@ -45,6 +45,7 @@ from airflow_pgbackup.postgres.tools.clients import Client, find_clients
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.postgres.tools.shared_libraries import library_path
 from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.manifest import Manifest
 
 _EXACT = "Names are case-sensitive and must match exactly; pg_restore --list shows them."

@@ -17,7 +17,6 @@ from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, OpenArchive, is_about_database, open_archive
 from airflow_pgbackup.backup.restore.beside_selection import foreign_partitions, left_out_partition, select_tables
 from airflow_pgbackup.backup.restore.beside_tables import (
@@ -47,6 +46,7 @@ from airflow_pgbackup.postgres.options import RestoreOptions
 from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
+from airflow_pgbackup.quantities import counted
 
 LEFT_OUT = "foreign keys, triggers, rules, policies, extended statistics and privileges"
 _MAY_TOUCH_OTHERS = frozenset({"FK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"})

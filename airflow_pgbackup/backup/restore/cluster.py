@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, session
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
@@ -43,6 +42,7 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.script_scan import ScriptSection
+from airflow_pgbackup.quantities import counted, noun
 
 # initdb creates them, and pg_dumpall's script restores into them. Some services drop postgres.
 _MAYBE_EXIST = ("postgres", "template1")
@@ -128,8 +128,7 @@ class _ClusterRestore:
         new = [part.name for part in self._parts if part.existing is None]
         if taken := sorted(set(new) & self._server.databases):
             raise ConfigurationError(
-                f"{self._request.server_label} already has {'databases' if len(taken) > 1 else 'database'} "
-                f"{', '.join(taken)}",
+                f"{self._request.server_label} already has {noun(len(taken), 'database')} {', '.join(taken)}",
                 hint="Restore the cluster into a server without databases of these names, or rename them first.",
             )
         if new:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from airflow_pgbackup.backup.databases.sessions import session, translated_errors
-from airflow_pgbackup.backup.progress import counted, human_bytes, human_seconds
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.target import RestoreTarget
+from airflow_pgbackup.quantities import counted, human_age, human_bytes
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.text import first_of
 
@@ -31,14 +31,13 @@ def describe_backup(evidence: Evidence, now: datetime) -> list[str]:
     """Return the time, age, level, size and rows of a backup, as lines for people."""
     manifest, tables = evidence.require_manifest(), _tables(evidence)
     level = evidence.backup.level
-    age = human_seconds(max((now - manifest.started_at).total_seconds(), 0))
     rows = (
         "rows not counted"
         if tables is None
         else f"{counted(sum(tables.values()), 'row')} in {counted(len(tables), 'table')}"
     )
     return [
-        f"taken {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC, {age} ago",
+        f"taken {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC, {human_age(now - manifest.started_at)} ago",
         f"{f'verified at level {level}' if level else evidence.backup.standing}",
         f"{human_bytes(manifest.artifact.size)} in {manifest.artifact.format} format, {rows}",
     ]

@@ -21,6 +21,7 @@ from airflow_pgbackup.postgres.sql.anybytes import decoded
 from airflow_pgbackup.postgres.sql.names import NameDecoder
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
+from airflow_pgbackup.quantities import noun
 from airflow_pgbackup.repository.layout import SCOPES
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.wording import parameter
@@ -236,16 +237,16 @@ def check_needs(
     hints = []
     known = server.roles | set(new_roles)
     if roles := sorted(name for name in needs.roles - known if _seen_in_utf8(name, encoding) not in known):
-        missing.append(f"{'roles' if len(roles) > 1 else 'role'} {', '.join(roles)}")
+        missing.append(f"{noun(len(roles), 'role')} {', '.join(roles)}")
         hints.append(
             "Create the roles, restore them from a cluster backup (globals), or set "
             f"{parameter('no_owner')} and {parameter('no_privileges')}."
         )
     if extensions := sorted(needs.extensions - server.extensions.keys()):
-        missing.append(f"{'extensions' if len(extensions) > 1 else 'extension'} {', '.join(extensions)}")
+        missing.append(f"{noun(len(extensions), 'extension')} {', '.join(extensions)}")
         hints.append(f"Install the extensions' packages on the server, or exclude them with {parameter('use_list')}.")
     if tablespaces := sorted(needs.tablespaces - server.tablespaces - set(new_tablespaces)):
-        missing.append(f"{'tablespaces' if len(tablespaces) > 1 else 'tablespace'} {', '.join(tablespaces)}")
+        missing.append(f"{noun(len(tablespaces), 'tablespace')} {', '.join(tablespaces)}")
         hints.append(f"Create the tablespaces, or set {parameter('no_tablespaces')}.")
     if missing:
         raise ConfigurationError(f"{label} lacks what the backup needs: {'; '.join(missing)}", hint=" ".join(hints))

@@ -9,9 +9,9 @@ from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import require_may_own
 from airflow_pgbackup.backup.databases.user_objects import user_objects
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 

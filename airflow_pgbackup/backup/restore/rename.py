@@ -20,7 +20,6 @@ from airflow_pgbackup.backup.databases.sessions import (
 )
 from airflow_pgbackup.backup.databases.temporary_database import drop_database
 from airflow_pgbackup.backup.databases.user_objects import count_objects
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids
 from airflow_pgbackup.backup.restore.request import StateText, doubt
@@ -30,6 +29,7 @@ from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.wording import parameter
 
 _PAUSE = 0.2  # seconds between two attempts to end sessions

@@ -11,7 +11,6 @@ from airflow_pgbackup.backup.artifact import open_checked
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.globals import (
     GlobalsPlan,
@@ -28,6 +27,7 @@ from airflow_pgbackup.errors import ConfigurationError, PgBackupError, Verificat
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest

@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
-from airflow_pgbackup.backup.progress import human_bytes, human_seconds
 from airflow_pgbackup.backup.reference import load_evidence, load_manifest, reference_of
 from airflow_pgbackup.backup.restore.beside import restore_beside
 from airflow_pgbackup.backup.restore.cluster import restore_cluster
@@ -27,6 +26,7 @@ from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.quantities import human_bytes, human_seconds
 from airflow_pgbackup.repository.base import Repository
 
 _NAMED = 3

@@ -9,7 +9,6 @@ from functools import cached_property
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.restore.client_programs import ToolMessages, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -35,6 +34,7 @@ from airflow_pgbackup.postgres.sql.lexer import Event, Statement
 from airflow_pgbackup.postgres.tools.capabilities import has_transaction_timeout
 from airflow_pgbackup.postgres.tools.client_choice import choose_psql
 from airflow_pgbackup.postgres.tools.clients import find_clients
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.wording import parameter
 

@@ -12,7 +12,6 @@ import psycopg
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.managed_service import SERVICES, ManagedService, recognize_service
 from airflow_pgbackup.backup.databases.source_identity import source_identity
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, OptionError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.hints import hint_for
@@ -20,6 +19,7 @@ from airflow_pgbackup.postgres.connection.server_errors import server_message
 from airflow_pgbackup.postgres.connection.timeouts import disable_timeouts
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.sql.patterns import exact_name, pattern_regexes
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.backup_set import Absent
 from airflow_pgbackup.text import encodable
 

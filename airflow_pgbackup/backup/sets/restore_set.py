@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_pgbackup.backup.context import RunContext, discard
-from airflow_pgbackup.backup.progress import Step, counted, human_seconds
+from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
 from airflow_pgbackup.backup.sets.choose_set import LATEST, choose_set
@@ -27,6 +27,7 @@ from airflow_pgbackup.backup.sets.restore_set_plan import (
 )
 from airflow_pgbackup.errors import Canceled, PgBackupError, RestoreError
 from airflow_pgbackup.postgres.options import RestoreOptions
+from airflow_pgbackup.quantities import counted, human_seconds
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.set_files import read_listed_set
 from airflow_pgbackup.text import first_of

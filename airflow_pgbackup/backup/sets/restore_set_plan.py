@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore.noted_transaction import is_complete
 from airflow_pgbackup.backup.restore.plan import check_versions, major_version
@@ -21,6 +20,7 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
+from airflow_pgbackup.quantities import counted, human_bytes, noun
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
@@ -219,7 +219,7 @@ def plan_databases(
         planned.append(PlannedDatabase(member, reference, name, mode, seed))
     if taken:
         raise ConfigurationError(
-            f"{label} already has {'databases' if len(taken) > 1 else 'database'} {first_of(taken, NAMED)}",
+            f"{label} already has {noun(len(taken), 'database')} {first_of(taken, NAMED)}",
             hint=f"Give {parameter('prefix')} to restore beside them, name the databases to restore, or use an empty "
             "server. Nothing is ever replaced.",
         )

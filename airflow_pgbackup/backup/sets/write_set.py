@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.source_identity import seed_for
-from airflow_pgbackup.backup.progress import counted, human_bytes
 from airflow_pgbackup.backup.reference import SEED, load_evidence, seed_digest
 from airflow_pgbackup.backup.sets.discover import Discovery
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, PartialSet
 from airflow_pgbackup.interruption import request_threads
+from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.sessions import Session
-from airflow_pgbackup.backup.progress import counted
 from airflow_pgbackup.backup.subset.foreign_keys import ForeignKey
 from airflow_pgbackup.backup.subset.orphans import count_rows, delete_orphans, shrink
 from airflow_pgbackup.backup.subset.row_filter import RowFilter
 from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, Selection, Table
 from airflow_pgbackup.postgres.archive.toc import TocEntry
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of
 
 _NAMED = 10

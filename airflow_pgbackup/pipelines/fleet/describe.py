@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_pgbackup.pipelines.fleet.model import Retention, Server, pool_of
+from airflow_pgbackup.quantities import span_text
 
 
 def describe_backup(name: str, server: Server, source: str) -> str:
@@ -61,7 +62,7 @@ def describe_freshness(name: str, server: Server, source: str) -> str:
     rows = {
         "schedule": _schedule(freshness.schedule, server),
         "repository": _repository(server.repository, server.aws_conn_id),
-        "greatest age": _span(freshness.max_age),
+        "greatest age": span_text(freshness.max_age),
         "ignored": codes(freshness.exclude),
         "may become empty": codes(freshness.allow_drop),
         **_alerts(server),
@@ -105,7 +106,9 @@ def _retention(retention: Retention | None, nothing: str) -> str:
     if retention is None:
         return nothing
     values = {name: getattr(retention, name) for name in Retention.model_fields if name in retention.model_fields_set}
-    return codes(f"{name}={_span(value) if isinstance(value, timedelta) else value}" for name, value in values.items())
+    return codes(
+        f"{name}={span_text(value) if isinstance(value, timedelta) else value}" for name, value in values.items()
+    )
 
 
 def _alerts(server: Server) -> dict[str, str]:
@@ -117,11 +120,6 @@ def _callback(callback: Any) -> str:
     callback = getattr(callback, "notifier", callback)  # of a FailureAlert
     kind = callback if hasattr(callback, "__qualname__") else type(callback)
     return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _span(span: timedelta) -> str:
-    hours = int(span.total_seconds()) // 3600
-    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
 
 
 def _made(name: str, server: Server, source: str) -> str:

@@ -16,6 +16,7 @@ from airflow_pgbackup.postgres.archive.row_digests import RowHasher, RowSet, Tab
 from airflow_pgbackup.postgres.archive.summary import ArchiveSummary, LargeObjects, SequenceValue, TableDigest, TableKey
 from airflow_pgbackup.postgres.compare.database_reader import DatabaseReader, Relation, Rows
 from airflow_pgbackup.processors import usable_processors
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.threads import run_each
 
 ArchiveRowSets = Callable[[Collection[TableKey], Collection[TableKey]], dict[TableKey, RowSet]]
@@ -117,15 +118,18 @@ def _compare_sets(
         elif relation.of_extension and (contained := found.contains(archived[table.key])) is not False:
             # CREATE EXTENSION has inserted its own rows.
             what = "contains all dumped rows" if contained else "has too many rows to compare each"
-            detail = f"table of an extension {what}: found {_rows(found.rows)}, dumped {table.rows:,}"
+            detail = f"table of an extension {what}: found {counted(found.rows, 'row')}, dumped {table.rows:,}"
             yield TableComparison(table, "contained" if contained else "notcompared", detail)
         elif found.rows != table.rows:
             yield _other_rows(table, found.rows)
         elif relation.unstable:
-            detail = f"{_rows(table.rows)}, some of which differ, perhaps because of {' or '.join(relation.unstable)}"
+            causes = " or ".join(relation.unstable)
+            detail = f"{counted(table.rows, 'row')}, some of which differ, perhaps because of {causes}"
             yield TableComparison(table, "notcompared", detail, unproven=True)
         else:
-            yield TableComparison(table, "different", f"{_rows(table.rows)}, some of which differ from the dump")
+            yield TableComparison(
+                table, "different", f"{counted(table.rows, 'row')}, some of which differ from the dump"
+            )
 
 
 def _count_inserts(
@@ -140,12 +144,8 @@ def _count_inserts(
             yield _other_rows(table, rows)
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
-
-
 def _other_rows(table: TableDigest, found: int) -> TableComparison:
-    return TableComparison(table, "different", f"found {_rows(found)}, expected {table.rows:,}")
+    return TableComparison(table, "different", f"found {counted(found, 'row')}, expected {table.rows:,}")
 
 
 def _each(

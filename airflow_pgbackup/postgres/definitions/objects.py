@@ -19,6 +19,7 @@ from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, TocEntry, is_ab
 from airflow_pgbackup.postgres.definitions.expressions import as_restored, differ_only_in_hidden_names
 from airflow_pgbackup.postgres.sql.lexer import Comment, MetaCommand, SqlLexer, Statement
 from airflow_pgbackup.postgres.sql.names import NameDecoder, client_encoding, connected_database
+from airflow_pgbackup.quantities import counted
 
 _DATA_KINDS = SETTING_KINDS | {"TABLE DATA", "BLOBS", "SEQUENCE SET", "STATISTICS DATA", "MATERIALIZED VIEW DATA"}
 """Not definitions: rows and values, which are compared separately."""
@@ -351,7 +352,7 @@ def _detail(kind: str, archived: tuple[str, ...], restored: tuple[str, ...]) -> 
     removed, added = changed_lines(archived, restored)
     if not may_show(kind):
         count = max(removed.total(), added.total(), 1)
-        return f"its definition differs in {count} {'line' if count == 1 else 'lines'}"
+        return f"its definition differs in {counted(count, 'line')}"
     quote = [f"dumped: {line.strip()[:120]}" for line in list(removed)[:1]]
     quote += [f"restored: {line.strip()[:120]}" for line in list(added)[:1]]
     return "its definition differs: " + "; ".join(quote or ["the order of its lines"])

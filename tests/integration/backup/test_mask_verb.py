@@ -117,7 +117,7 @@ def test_check_reports_what_a_refresh_would_refuse_and_what_is_kept_unnamed(
     rules.unlink()
     assert main(["mask", "init", str(rules)]) == 0
     assert main(["mask", "check", str(rules)]) == 0
-    assert "no problems found; 12 columns are masked" in capsys.readouterr().out
+    assert "no problems found; 12 columns masked" in capsys.readouterr().out
     broken = tmp_path / "broken.yaml"
     broken.write_text("columns:\n  a.b: keep\n  a.b.c: {fake: nonsense}\n")
     assert main(["mask", "check", str(broken)]) == 2

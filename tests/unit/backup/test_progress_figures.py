@@ -11,7 +11,7 @@ import pytest
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.counters import DirectorySize, RestoreCounter, restore_totals
 from airflow_pgbackup.backup.dump_plan import DumpPlan
-from airflow_pgbackup.backup.progress import Figures, LogProgress, NoProgress, Step, human_duration
+from airflow_pgbackup.backup.progress import Figures, LogProgress, NoProgress, Step
 from airflow_pgbackup.repository.manifest import Compression
 
 GIB = 1 << 30
@@ -70,10 +70,6 @@ def test_the_objects_of_a_restore_count_more_than_its_bytes() -> None:
     assert (found.percent, found.eta) == ("50%", None)
     assert found.line.startswith("dumping app: 50%, 1.0 GiB of 1.0 GiB, table 3 of 3, object 6 of 10, ")
     assert figures(items=2, items_total=3, noun="backup").parts == ["33%", "backup 2 of 3", "10 s"]
-
-
-def test_durations() -> None:
-    assert [human_duration(each) for each in (0.4, 59.4, 185, 3725)] == ["0 s", "59 s", "3 min 5 s", "1 h 2 min"]
 
 
 # -- reporters ---------------------------------------------------------------------------------------------------------
