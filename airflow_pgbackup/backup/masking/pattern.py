@@ -63,11 +63,11 @@ class ColumnPattern:
 
     :ivar text: as the user wrote it.
     :ivar names: schema, table and column of one without wildcards; empty for others.
-    :ivar specificity: of two patterns that fit a column, the one with more of it counts.
+    :ivar specificity: of its three parts, see :class:`_Part`.
     """
 
     text: str
-    specificity: int = field(compare=False, default=0)
+    specificity: tuple[int, ...] = field(compare=False, repr=False, default=())
     names: tuple[str, ...] = field(compare=False, repr=False, default=())
     _parts: tuple[_Part, ...] = field(compare=False, repr=False, default=())
 
@@ -79,7 +79,7 @@ class ColumnPattern:
         """
         parts: list[_Part] = []
         names: list[str] = []
-        specificity, at = 0, 0
+        at = 0
         while at <= len(text) and len(text) <= _LONGEST:
             match = _PART.match(text, at)
             if not match:
@@ -89,7 +89,6 @@ class ColumnPattern:
             part = _Part(name) if quoted is not None else _Part.with_wildcards(name)
             names.append(name)
             parts.append(part)
-            specificity += part.specificity
             at = match.end()
             if at == len(text):
                 break
@@ -98,12 +97,20 @@ class ColumnPattern:
             at += 1
         if at != len(text) or len(parts) != 3 or text.endswith("."):
             raise ValueError("not schema.table.column; put a name with dots, spaces or capitals into double quotes")
-        return cls(text, specificity, tuple(names) if specificity == 6 else (), tuple(parts))
+        specificity = tuple(part.specificity for part in parts)
+        return cls(text, specificity, tuple(names) if min(specificity) == 2 else (), tuple(parts))
 
     @property
     def exact(self) -> bool:
         """Whether it has no wildcard."""
         return bool(self.names)
+
+    def counts_before(self, other: ColumnPattern) -> bool:
+        """Return whether it is more exact: it has more plain names, or the same ones and ``*`` in fewer parts."""
+        ours, theirs = self.specificity, other.specificity
+        if ours.count(2) != theirs.count(2):
+            return ours.count(2) > theirs.count(2)
+        return ours != theirs and all(one >= another for one, another in zip(ours, theirs, strict=True))
 
     def matches(self, schema: str, table: str, column: str) -> bool:
         """Return whether it fits a column."""

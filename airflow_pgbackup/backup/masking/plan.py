@@ -47,7 +47,7 @@ class Plan:
 def make_plan(rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> Plan:
     """Find the rule of every column.
 
-    Of several patterns that fit a column, the most specific one counts. A partition or inherited table has the rules of
+    Of several patterns that fit a column, the most exact one counts. A partition or inherited table has the rules of
     its parents, besides those for its own name.
     """
     return _Planner(rules, tables, constraints).plan()
@@ -139,9 +139,8 @@ class _Planner:
             if exact_only:
                 fitting = [each for each in fitting if each[0].exact]
             self._used.update(pattern for pattern, _ in fitting)
-            most = max((pattern.specificity for pattern, _ in fitting), default=-1)
-            if most > (best[0][0].specificity if best else -1):
-                best = [each for each in fitting if each[0].specificity == most]
+            if ahead := [each for each in fitting if all(each[0].counts_before(other) for other, _ in best)]:
+                best = [each for each in ahead if not any(other.counts_before(each[0]) for other, _ in ahead)]
         if not best:
             return None
         if best[0][0].exact:

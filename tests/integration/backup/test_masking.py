@@ -386,6 +386,12 @@ def test_a_rule_that_cannot_hold_is_refused_with_the_column(columns: str, hard_t
         assert one(connection, "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal") == 0
 
 
+def test_a_wildcard_that_keeps_does_not_win_over_a_mask_that_names_the_column(hard_tables: ConnectionParams) -> None:
+    rules = load_rules("columns: {'*.u.mail': hash, 'public.u.*ai*': keep}")
+    with hard_tables.connect() as connection, pytest.raises(MaskingError, match=r"mail has another rule by"):
+        Masking(rules, KEY).check_columns(connection)
+
+
 def test_a_schema_of_our_name_is_left_alone(server18: PostgresServer, fresh_database: FreshDatabase) -> None:
     database = fresh_database(server18, None, "CREATE SCHEMA pgbackup_masking", "CREATE TABLE t (c text)")
     with database.connect() as connection:

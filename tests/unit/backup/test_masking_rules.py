@@ -48,6 +48,19 @@ def test_a_pattern_fits_columns_as_psql_writes_names(pattern: str, column: tuple
     assert ColumnPattern.parse(pattern).matches(*column) is fits
 
 
+def test_the_more_exact_pattern_counts() -> None:
+    order = ["*.*.*", "*.*.*x*", "*.*.c", "a.b.*", "a.b.c*", "a.b.c"]
+    patterns = list(map(ColumnPattern.parse, order))
+    for number, less in enumerate(patterns):
+        assert [each.text for each in patterns if each.counts_before(less)] == order[number + 1 :]
+
+
+@pytest.mark.parametrize("other", ["a.b.*c*", "a.b.*", "a.b*.c"])
+def test_of_patterns_that_name_different_parts_none_counts(other: str) -> None:
+    one, another = ColumnPattern.parse("*.b.c"), ColumnPattern.parse(other)
+    assert not one.counts_before(another) and not another.counts_before(one)
+
+
 @pytest.mark.parametrize("text", ["", "a.b", "a.b.c.d", "a.b.", ".b.c", "a b.c.d", '"a.b.c', 'a."b"x.c', "a." * 5000])
 def test_what_is_not_schema_table_column_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError, match=r"schema\.table\.column"):
