@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, Configuration
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
 from airflow_pgbackup.repository.entry import Entry
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, manifest_key
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, is_ours, manifest_key
 from airflow_pgbackup.repository.manifest import MAX_BYTES, Manifest
 from airflow_pgbackup.time_spans import require_timedelta
 from airflow_pgbackup.wording import parameter
@@ -126,5 +126,6 @@ def is_abandoned(repository: Repository, leftover: Leftover) -> bool:
 
 
 def _entries(repository: Repository, folder: str) -> dict[str, Entry]:
-    """Return the entries of a folder by their path in it."""
-    return {entry.key.removeprefix(f"{folder}/"): entry for entry in repository.list(folder)}
+    """Return the entries of a folder that are ours, by their path in it."""
+    ours = (entry for entry in repository.list(folder) if is_ours(entry.key.split("/", 3)[3]))
+    return {entry.key.removeprefix(f"{folder}/"): entry for entry in ours}

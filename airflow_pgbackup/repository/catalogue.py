@@ -31,6 +31,7 @@ from airflow_pgbackup.repository.layout import (
     attempt_of,
     backup_folder,
     encode_segment,
+    is_ours,
     manifest_key,
     parse_backup_id,
     split_key,
@@ -256,11 +257,13 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
             foreign += [e.key for e in members if _is_foreign(e.key)][: 100 - len(foreign)]
             continue
         series, backup_id, _ = split
-        names = {e.key.split("/", 3)[3]: e for e in members}
+        listed = {e.key.split("/", 3)[3]: e for e in members}
+        names = {path: entry for path, entry in listed.items() if is_ours(path)}
+        foreign += [e.key for path, e in listed.items() if path not in names][: 100 - len(foreign)]
         manifest = names.pop(MANIFEST_FILE, None)
-        if manifest is None:
-            leftovers.append(_leftover(series, backup_id, members))
-        else:
+        if manifest is None and names:
+            leftovers.append(_leftover(series, backup_id, list(names.values())))
+        elif manifest is not None:
             backups.append(_backup(series, backup_id, manifest, names))
     return Catalogue(tuple(backups), tuple(leftovers), tuple(foreign))
 

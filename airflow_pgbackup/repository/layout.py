@@ -61,6 +61,7 @@ TEMP_PREFIX = ".pgbackup-tmp-"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{6}")
 _ATTEMPT = re.compile("[0-9a-f]{8}")
+_IN_BACKUP = re.compile(rf"(?:^|/){_ID.pattern}/")
 _VERIFICATION = re.compile(
     rf"verification-([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}Z)-({'|'.join(LEVELS)})-({'|'.join(RESULTS)})\.json"
 )
@@ -261,6 +262,18 @@ def attempt_of(path: str) -> str | None:
     """Return the attempt that wrote a path in a backup's folder; None for a path that belongs to none."""
     name, slash, _ = path.partition("/")
     return name if slash and _ATTEMPT.fullmatch(name) else None
+
+
+def is_ours(path: str) -> bool:
+    """Return whether this package may have written a path into a backup's folder, so that a sweep removes it.
+
+    False for all that somebody has put into a directory there, such as the folder of another backup. A file beside the
+    manifest may be the artifact of a backup of format version 1.0, whatever its name is.
+    """
+    name, slash, _ = path.partition("/")
+    if not slash:
+        return True
+    return (_ATTEMPT.fullmatch(name) is not None or name.endswith((".dir", ".dir.age"))) and not _IN_BACKUP.search(path)
 
 
 @dataclass(frozen=True, order=True, slots=True)

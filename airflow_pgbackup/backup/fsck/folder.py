@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -21,7 +21,7 @@ from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import artifact_entry
 from airflow_pgbackup.repository.json_document import MAX_BYTES
-from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder
+from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder, is_ours
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
 
 _RESTORE_BY_HAND = "the artifact itself may still restore with PostgreSQL's own tools"
@@ -168,11 +168,12 @@ def _check_others(
     """Report what belongs neither to the artifact nor to its documents."""
     prefix = manifest.artifact_key.removeprefix(f"{folder.key}/") + "/"
     attempts: dict[str, list[Entry]] = {}
+    foreign: list[str] = []
     for path, entry in sorted(folder.entries.items()):
         if path in expected or path in (MANIFEST_FILE, PIN_FILE) or VerificationName.parse(path):
             continue
         attempt = attempt_of(path)
-        if attempt is not None and attempt != manifest.artifact.attempt:
+        if is_ours(path) and attempt is not None and attempt != manifest.artifact.attempt:
             attempts.setdefault(attempt, []).append(entry)
         elif path.startswith(f"{PIN_FILE}/"):
             _pin(f"{folder.key}/{PIN_FILE}", findings)
@@ -184,7 +185,8 @@ def _check_others(
                 "Find out what put it there, and remove it: no verification passes beside it.",
             )
         else:
-            findings.warning("foreign_file", entry.key, "is not a file of this backup", _REMOVE)
+            foreign.append(path)
+    _check_foreign(folder, foreign, findings)
     for attempt, entries in attempts.items():
         what = Leftover(
             series=folder.series,
@@ -201,18 +203,35 @@ def _check_others(
             findings.leftover("attempt", message, what, "the files of the attempt are removed")
 
 
+def _check_foreign(folder: Folder, paths: Sequence[str], findings: Findings) -> None:
+    """Report files that are not of this backup; of another backup that was moved into its folder, only the manifest."""
+    moved = {f"{above}/" for path in paths if (above := path.removesuffix(f"/{MANIFEST_FILE}")) != path}
+    for above in sorted(moved):
+        findings.error(
+            "manifest_place",
+            f"{folder.key}/{above}{MANIFEST_FILE}",
+            "a manifest in the folder of another backup",
+            "Move its folder back to SERVER/DATABASE/ID; the manifest names the three (series, id).",
+        )
+    for path in paths:
+        if not path.startswith(tuple(moved)):
+            findings.warning("foreign_file", f"{folder.key}/{path}", "is not a file of this backup", _REMOVE)
+
+
 def _check_incomplete(folder: Folder, context: FolderContext, findings: Findings) -> None:
-    if not folder.entries:
-        return  # only special files, which are reported one by one
+    entries = {path: entry for path, entry in folder.entries.items() if is_ours(path)}
+    _check_foreign(folder, sorted(folder.entries.keys() - entries.keys()), findings)
+    if not entries:
+        return  # nothing that a repair removes
     what = Leftover(
         series=folder.series,
         id=folder.id,
-        size=sum(entry.size for entry in folder.entries.values()),
-        modified=max(entry.modified for entry in folder.entries.values()),
+        size=sum(entry.size for entry in entries.values()),
+        modified=max(entry.modified for entry in entries.values()),
     )
     age, size = _age(what.modified, context), human_bytes(what.size)
-    data = any(path != PIN_FILE and not VerificationName.parse(path) for path in folder.entries)
-    if PIN_FILE in folder.entries and data:
+    data = any(path != PIN_FILE and not VerificationName.parse(path) for path in entries)
+    if PIN_FILE in entries and data:
         findings.warning(
             "incomplete",
             folder.key,

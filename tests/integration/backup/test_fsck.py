@@ -632,6 +632,23 @@ def test_a_manifest_at_another_depth(place: Place) -> None:
     assert found(run(place)) == [("error", "manifest_place", key)]
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_backup_that_was_moved_into_the_folder_of_another_stays(place: Place, committed: bool) -> None:
+    outer = folder_of(add(place, attempt=ATTEMPT, committed=committed))
+    inner = add(place, night=2)
+    for key in [key for key in place.listed() if key.startswith(folder_of(inner))]:
+        place.put(f"{outer}/{inner.id}/{key.rpartition('/')[2]}", place.get(key))
+        place.remove(key)
+    place.put(f"{outer}/notes/of the dba.txt", b"x")
+    kept = [key for key in place.listed() if inner.id in key or "notes" in key]
+    report = run(place, repair=True, now=LATER)
+    assert found(report)[0] == ("error", "manifest_place", f"{outer}/{inner.id}/manifest.json")
+    assert ("warning", "foreign_file", f"{outer}/notes/of the dba.txt") in found(report)
+    assert [one.code for one in report.findings if one.repaired] == ([] if committed else ["incomplete"])
+    assert set(kept) <= set(place.listed())
+    assert bool([key for key in place.listed() if ATTEMPT in key]) == committed
+
+
 def test_very_many_foreign_files_are_counted(local: Place) -> None:
     assert local.root is not None
     for number in range(MOST_PER_CODE + 7):

@@ -200,6 +200,17 @@ def test_leftovers_are_swept_when_they_are_old_and_ours(repository: Repository) 
     ]
 
 
+def test_a_backup_in_the_folder_of_another_stays(repository: Repository) -> None:
+    made = add(repository, 0, 5)
+    moved = [f"prod/app/{one}/{made[1]}/{file}" for one in made for file in ("manifest.json", "app.dump")]
+    for key in moved:
+        repository.write_bytes(key, b"moved")
+    repository.delete([f"prod/app/{made[0]}/manifest.json"])
+    for _ in range(2):
+        run(repository, Policy(keep_last=1, minimum_level=None), now=NOW + timedelta(days=2))
+    assert set(moved) <= set(keys(repository))
+
+
 def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     repository = LocalRepository(tmp_path / "pg")
     repository.init()
