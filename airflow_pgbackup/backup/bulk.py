@@ -130,8 +130,8 @@ def upload_all(
 ) -> Iterator[BackupResult]:
     """Upload the backups of a repository, the newest of each series first; see :func:`.upload.upload`.
 
-    Those that `destination` has already are skipped, after their newer verifications were copied; those that are not
-    verified at `minimum_level` are skipped too.
+    Those that `destination` has already are skipped, after their newer verifications, failures included, were copied;
+    those that are not verified at `minimum_level` are skipped too.
 
     :param newest: only so many of each series, of any state; None: all.
     :param server: only the series of this server.
@@ -150,15 +150,21 @@ def upload_all(
     def work(one: Series, id: str) -> Mapping[str, object]:
         evidence = read_evidence(source, one, id)
         reference = reference_of(source, evidence)
-        if (why := _too_little(evidence, minimum_level)) is not None:
+        why = _too_little(evidence, minimum_level)
+        if why and (one, id) not in there:
             raise _Skip(why)
-        copied = upload(
-            reference=reference,
-            source=source,
-            destination=destination,
-            minimum_level=minimum_level,
-            context=context,
-        )
+        try:
+            copied = upload(
+                reference=reference,
+                source=source,
+                destination=destination,
+                minimum_level=minimum_level,
+                context=context,
+            )
+        except VerificationFailed:
+            if why:
+                raise _Skip(why) from None
+            raise
         if (one, id) in there:
             raise _Skip(f"it is already in {destination.uri}")
         return copied

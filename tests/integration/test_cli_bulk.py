@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from honest import write_backup
+from honest import write_backup, write_verification
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
@@ -22,6 +22,7 @@ from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE
+from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import Series, backup_folder
 from airflow_pgbackup.repository.open import open_repository
 
@@ -198,6 +199,18 @@ def test_upload_all(run: Run, repository: Repository, tmp_path: Path, now: datet
         "source and destination are the same repository"
         in run("upload", repository.uri, "--all", "--to", repository.uri, status="usage").stderr
     )
+
+
+def test_upload_all_copies_the_failure_of_what_it_skips(
+    run: Run, repository: Repository, tmp_path: Path, now: datetime
+) -> None:
+    there = repository_at(tmp_path / "there")
+    manifest = write_backup(repository, APP, now - timedelta(hours=1))
+    run("upload", repository.uri, "--all", "--to", there.uri)
+    write_verification(repository, manifest, "restore", "fail", now)
+    done = run("upload", repository.uri, "--all", "--to", there.uri)
+    assert "it failed verification, and archive is required" in done.stdout
+    assert read_evidence(there, APP, manifest.id).backup.state == "failed"
 
 
 def test_an_error_of_one_backup_is_not_that_of_the_run(
