@@ -1,11 +1,13 @@
 """Which verifications of a backup a copy of it gets, and in which order.
 
 A verification of a backup says nothing about bytes that were found damaged in the copy: a copy that has failed a
-verification of its own gets no passes.
+verification of its own gets no passes. Nor does it get the failure of a backup whose files were damaged or lost: its
+own were compared with the manifest when it was made.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from airflow_pgbackup.errors import VerificationFailed
@@ -15,20 +17,21 @@ from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
+_STORED = re.compile(r": checksum mismatch: |: size mismatch: | is missing$")
 _MOST_READINGS = 100  # who may write to the source could add a verification each time
 
 
 def verifications_to_copy(evidence: Evidence, copy: Evidence, say: Callable[[str], None]) -> list[Verification]:
     """Return the verifications that a copy of a backup gets, in the order in which they are to be written.
 
-    A copy never looks better than its source, even while it is made: failures come first, and there are no passes if
+    A copy never looks better than the dump, even while it is made: failures come first, and there are no passes if
     an invalid failure, which cannot be copied, revokes some of them, or the copy has a failure of its own. What is left
     out is logged.
     """
     for line in evidence.ignored:
         say(f"warning: skipped {line}")
     passes = [seen for seen in evidence.verifications if seen.result == "pass"]
-    others = [seen for seen in evidence.verifications if seen.result != "pass"]
+    others = [seen for seen in evidence.verifications if seen.result != "pass" and not _is_about_stored_bytes(seen)]
     if passes and not passes_are_copied(evidence):
         say("warning: skipped all passes, since a failure that cannot be read may revoke them")
         return others
@@ -56,6 +59,12 @@ def _own_failure(copy: Evidence, evidence: Evidence) -> str | None:
     if standing(own)[0] != "failed":
         return None
     return max(name for name in own if name.result == "fail").file
+
+
+def _is_about_stored_bytes(seen: Verification) -> bool:
+    """Return whether a verification failed only since files of the artifact have changed since the dump."""
+    wrong = [check for check in seen.checks if check.result != "pass"]
+    return bool(wrong) and all(check.name == "integrity" and _STORED.search(check.detail or "") for check in wrong)
 
 
 def repeat_until_all_are_copied(

@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.rewrap import rewrap
 from airflow_pgbackup.backup.upload import upload
+from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError, VerificationFailed
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
@@ -314,3 +315,23 @@ def test_a_copy_that_failed_by_itself_gets_no_pass_of_its_source(make: Callable[
         assert stands(copying.copy()) == ("failed", None)
     write_verification(copying.destination, new, "archive", "pass", datetime.now(timezone.utc))
     assert copying.run(minimum_level="archive")["verified"] == "restore"
+
+
+@pytest.mark.parametrize("damage", [b"XXXXX", b"1", None], ids=["changed", "cut", "lost"])
+def test_a_sound_copy_stays_verified_when_its_source_is_damaged(
+    make: Callable[..., Copying], damage: bytes | None
+) -> None:
+    copying = make("upload", "archive-pass")
+    copying.run(minimum_level="archive")
+    reference = reference_of(copying.source, copying.before())
+    path = copying.source.local_path(copying.before().require_manifest().artifact_key)
+    assert path is not None
+    sound = path.read_bytes()
+    path.unlink() if damage is None else path.write_bytes(damage)
+    with pytest.raises(VerificationFailed, match=r"mismatch|missing"):
+        verify(reference=reference, repository=copying.source, level="integrity")
+    path.write_bytes(sound)  # the disk is back
+    assert stands(copying.before()) == ("failed", None)
+    with pytest.raises(VerificationFailed):
+        copying.run(minimum_level="archive")
+    assert stands(copying.copy()) == ("verified", "archive")
