@@ -97,10 +97,12 @@ def _require_level(evidence: Evidence, minimum: str | None) -> None:
     if not layout.reaches(level, minimum):
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
         raise VerificationFailed(
-            f"backup {backup.series}/{backup.id} is "
-            + (f"verified only at {level}, but {minimum} is required" if level else "not verified")
+            f"backup {backup.series}/{backup.id} "
+            + (f"is verified only at {level}, but {minimum} is required" if level else backup.standing)
             + ignored,
-            hint=f"Verify it at level {minimum} first, or set {parameter('minimum_level', None)} to upload it "
+            hint="Choose another backup."
+            if backup.state == "failed"
+            else f"Verify it at level {minimum} first, or set {parameter('minimum_level', None)} to upload it "
             "unverified.",
         )
 

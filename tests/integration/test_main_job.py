@@ -173,7 +173,7 @@ def test_what_is_not_verified_is_not_uploaded(
     reference = dump_database(
         connection=fresh_database(server18), server="test", repository=here, options=DumpOptions(compress="none")
     )
-    with pytest.raises(VerificationFailed, match=r"is not verified. HINT: Verify it at level archive first"):
+    with pytest.raises(VerificationFailed, match=r"is not verified yet. HINT: Verify it at level archive first"):
         upload(reference=reference, source=here, destination=there)
     assert [entry.key for entry in there.list()] == ["repository.json"]
     verify(reference=reference, repository=here, level="integrity")
@@ -234,5 +234,5 @@ def test_damage_is_found_and_written_down(
         context=RunContext(seed="a task that is cleared"),
     )
     assert again["id"] != reference["id"]
-    with pytest.raises(VerificationFailed, match="not verified"):
+    with pytest.raises(VerificationFailed, match="failed verification"):
         upload(reference=reference, source=here, destination=local(tmp_path / "other"))
