@@ -13,10 +13,18 @@ manifest, or the manifest would be a file that this process was writing and that
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from airflow_pgbackup.errors import AlreadyExists, ManifestError, OutcomeUnknown, PgBackupError, RepositoryError
+from airflow_pgbackup.errors import (
+    AlreadyExists,
+    BackupNotFound,
+    ManifestError,
+    OutcomeUnknown,
+    PgBackupError,
+    RepositoryError,
+)
 from airflow_pgbackup.interruption import clean_up, is_interruption
 from airflow_pgbackup.repository import json_document, layout
 from airflow_pgbackup.repository.base import Repository
@@ -67,7 +75,7 @@ class Attempt:
         except OutcomeUnknown:
             raise
         except AlreadyExists:
-            evidence = read_evidence(self._repository, self._series, self._id)
+            evidence = self._read_written(key)
             if not self.has_made(evidence):  # else the answer to the first of two requests was lost
                 self._may_be_seen = False
                 if not (is_complete(evidence) and is_same(evidence)):
@@ -82,7 +90,7 @@ class Attempt:
             if self._repository.local_path(key) is not None:  # no request is on its way that could still succeed
                 self._is_seen = self._may_be_seen = self._repository.stat(key) is not None
             raise
-        evidence = read_evidence(self._repository, self._series, self._id)
+        evidence = self._read_written(key)
         if evidence.backup.state == "incomplete" and self.has_made(evidence):
             # Readers check that the artifact exists, so no other attempt has returned this backup.
             with suppress(RepositoryError):  # a manifest without its artifact is not a backup
@@ -94,6 +102,24 @@ class Attempt:
         evidence.require_complete()
         self._is_seen = True
         return evidence
+
+    def _read_written(self, key: str) -> Evidence:
+        """Read what was just written: S3 is strongly consistent, but not every store's listing is.
+
+        :raises OutcomeUnknown: the manifest exists, but is not listed.
+        :raises BackupNotFound: it was removed.
+        """
+        for pause in (0.1, 0.4, 1.6, 0.0):
+            try:
+                return read_evidence(self._repository, self._series, self._id)
+            except BackupNotFound:
+                if self._repository.stat(key) is None:
+                    raise
+            time.sleep(pause)
+        raise OutcomeUnknown(
+            f"backup {self._series}/{self._id} is written, but {self._repository.uri} does not list it yet",
+            hint="Retry: the backup is found once the store lists it.",
+        )
 
     def has_made(self, evidence: Evidence) -> bool:
         """Return whether the stored manifest is this attempt's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, RepositoryError
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import is_complete, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local import root as local
@@ -119,6 +121,32 @@ def test_the_own_manifest_is_not_that_of_another_attempt(
     monkeypatch.setattr(there, "write_bytes", refuse)
     copy(backup, source, there)
     assert is_complete(read_evidence(there, APP, backup.id))
+
+
+@pytest.mark.parametrize("times", [2, FOR_EVER])
+def test_a_manifest_that_is_not_listed_at_once(
+    source: LocalRepository, backup: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    there = LocalRepository(tmp_path / "there")
+    there.init()
+    listed, late = there.list, list[str]()
+
+    def lagging(folder: str = "") -> Iterator[Entry]:
+        for entry in listed(folder):
+            if entry.key.endswith("manifest.json") and len(late) < times:
+                late.append(entry.key)
+            else:
+                yield entry
+
+    with monkeypatch.context() as patched:
+        patched.setattr(there, "list", lagging)
+        if times == FOR_EVER:
+            with pytest.raises(OutcomeUnknown, match=r"is written, but .* does not list it yet"):
+                copy(backup, source, there)
+        else:
+            assert copy(backup, source, there)["verified"] == "archive"
+    assert len(late) > 1
+    assert copy(backup, source, there)["verified"] == "archive"
 
 
 @pytest.fixture
