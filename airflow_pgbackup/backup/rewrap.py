@@ -83,7 +83,8 @@ def rewrap(
     :raises NotProven: no identity decrypts the old backup.
     :raises VerificationFailed: its bytes differ from the manifest. Nothing new is visible. Or what an earlier call made
         of it has failed a verification of its own.
-    :raises RepositoryError: the repository failed, or the backup was removed during the operation.
+    :raises RepositoryError: the repository failed, the backup was removed during the operation, or what an earlier call
+        made of it is incomplete.
     :raises DiskError: a directory artifact does not fit on the disk of the worker.
     """
     context = context or RunContext()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from airflow_pgbackup.backup.reference import SEED, seed_digest
 from airflow_pgbackup.backup.stored_details import stored_details
 from airflow_pgbackup.encryption.recipients import Recipients
-from airflow_pgbackup.errors import BackupNotFound
+from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
@@ -28,11 +28,20 @@ def is_wrapped(manifest: Manifest, recipients: Recipients) -> bool:
 
 
 def find_rewrapped(repository: Repository, old: Manifest, recipients: Recipients) -> Evidence | None:
-    """Return the backup that an earlier call made of this one for the same recipients, if it is complete."""
+    """Return the backup that an earlier call made of this one for the same recipients.
+
+    :raises RepositoryError: it is incomplete, or its manifest is invalid.
+    """
     try:
         found = read_evidence(repository, old.series, new_id(old, recipients))
     except BackupNotFound:
         return None
+    if not is_complete(found):
+        backup = found.backup
+        raise RepositoryError(
+            f"{backup.series}/{backup.id}, as which {old.id} is rewrapped already, {backup.standing}",
+            hint=f"Delete {repository.location(backup.folder)} and rewrap the backup again.",
+        )
     return found if is_made_of(found, old, recipients) else None
 
 

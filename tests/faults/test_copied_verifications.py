@@ -335,3 +335,15 @@ def test_a_sound_copy_stays_verified_when_its_source_is_damaged(
     with pytest.raises(VerificationFailed):
         copying.run(minimum_level="archive")
     assert stands(copying.copy()) == ("verified", "archive")
+
+
+@pytest.mark.parametrize("verb", BY)
+def test_a_copy_that_lost_its_file_is_not_made_again(make: Callable[..., Copying], verb: str) -> None:
+    copying = make(verb, "archive-pass")
+    copying.run()
+    before = list(copying.destination.list())
+    lost = copying.copy().require_manifest().artifact_key
+    copying.destination.delete([lost])
+    with pytest.raises(RepositoryError, match=r"is incomplete: .* is missing\. HINT: Delete .* again"):
+        copying.run()
+    assert list(copying.destination.list()) == [entry for entry in before if entry.key != lost]
