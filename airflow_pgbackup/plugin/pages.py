@@ -101,7 +101,7 @@ def _page(readings: Sequence[tuple[Source, Reading[Overview]]], find: str) -> HT
     sections = [_section(source, reading, find, now) for source, reading in readings]
     read = [section.overview for section in sections if section.overview]
     every = by_database(aged(one, now) for found in read for one in found.series)
-    empty = sum(not any(one.backups for one in found.series) for found in read)
+    empty = sum(found.empty for found in read)
     waiting = [one.reading.reload_after for one in sections if one.reading.awaited]
     doubtful = [one.reading.age for one in sections if one.reading.doubtful]
     return render(

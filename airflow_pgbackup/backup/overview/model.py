@@ -136,6 +136,11 @@ class Overview:
     unknown: int = 0
 
     @property
+    def empty(self) -> bool:
+        """Whether the repository has no backup. It may have sets that name some."""
+        return not any(one.backups for one in self.series)
+
+    @property
     def in_danger(self) -> tuple[SeriesStatus, ...]:
         """The series that could not be restored to a point within their target, worst first."""
         return tuple(one for one in self.series if not one.fine)

@@ -114,7 +114,7 @@ class Report:
     @property
     def empty(self) -> tuple[RepositoryReport, ...]:
         """The repositories without a backup."""
-        return tuple(each for each in self.repositories if each.overview is not None and not each.series)
+        return tuple(each for each in self.repositories if each.overview is not None and each.overview.empty)
 
     @property
     def sentence(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import re
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,21 @@ def test_an_empty_repository_beside_another(repository: Repository, tmp_path: Pa
     assert not found.all_restorable
     assert as_text(found)[-2:] == ["Not proven:", "  1 repository has no backup"]
     assert see(repository).all_restorable
+
+
+def test_a_repository_with_nothing_but_sets_is_empty(repository: Repository, tmp_path: Path) -> None:
+    copies = open_repository(f"file://{tmp_path / 'copies'}")
+    copies.init()
+    night(repository, 0, "app", "crm")
+    night(copies, 0, "app", "crm")
+    shutil.rmtree(tmp_path / "copies" / "prod" / "app")
+    shutil.rmtree(tmp_path / "copies" / "prod" / "crm")
+    found = see(repository, copies)
+    assert [each.uri for each in found.empty] == [copies.uri]
+    assert found.sentence == (
+        "2 of 2 databases can be restored to a point less than 26 h old. 1 repository has no backup."
+    )
+    assert not found.all_restorable
 
 
 @pytest.mark.parametrize("days", [0, -1, 367, True, "7", 1.5])
