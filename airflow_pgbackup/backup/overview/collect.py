@@ -88,6 +88,7 @@ def overview(
     with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
     series += [_without_backup(one, targets.of(one), lack.reason) for one, lack in missing.items() if one not in listed]
+    series = _identified(series)
     series += _servers_without_backup(targets, {one.server for one in series})
     return Overview(
         uri=repository.uri,
@@ -214,6 +215,16 @@ def _missing_of(
             yield series, _Lack(content.started_at, f"{lacks}: {absent.reason}")
     if (more := len(content.missing) - _MOST_MISSING) > 0:
         notes.append(f"backup set {content.id} of {content.server} lacks {more} more databases")
+
+
+def _identified(series: Sequence[SeriesStatus]) -> list[SeriesStatus]:
+    """Return the series of a repository, each with a system identifier where one is known: its own, or else that of the
+    newest other series of its server."""
+    newest: dict[str, str] = {}
+    for one in sorted(series, key=lambda one: one.newest.started_at.timestamp() if one.newest else 0.0):
+        if one.system_identifier:
+            newest[one.server] = one.system_identifier
+    return [replace(one, system_identifier=one.system_identifier or newest.get(one.server)) for one in series]
 
 
 def _servers_without_backup(targets: Targets, known: Collection[str]) -> Iterator[SeriesStatus]:

@@ -61,7 +61,8 @@ class SeriesStatus:
     :param reason: why it has it, a clause.
     :param max_age: of the target, seconds.
     :param level: of the target.
-    :param system_identifier: of the server that the newest verified backup is from, or else the newest; None: unknown.
+    :param system_identifier: of the server that the newest verified backup is from, or else the newest, or else that of
+        the server's other series; None: unknown.
     :param newest: the newest backup, in any state.
     :param verified: the newest one verified at the target's level.
     :param rehearsed_at: when the last passed rehearsal ended.

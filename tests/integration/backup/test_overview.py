@@ -255,6 +255,27 @@ def test_databases_of_two_servers_with_the_same_name_count_each(repository: Repo
     )
 
 
+def test_a_database_without_a_backup_is_not_restored_by_another_server(repository: Repository, tmp_path: Path) -> None:
+    def add_to(repository: Repository, database: str, system: str, *looks: str) -> str:
+        series, at = Series("prod", database), NOW - HOUR
+        source = replace(manifest_of(repository, series, at, {"app.dump": b""}).source, system_identifier=system)
+        return write_backup(repository, series, at, source=source, looks=looks).id
+
+    other = open_repository(f"file://{tmp_path / 'other'}")
+    other.init()
+    for database in ("app", "crm", "web"):
+        add_to(repository, database, "7300000000000000001", "archive-pass")
+    night(other, 0, missing=("app",))
+    add_to(other, "crm", "7300000000000000002", "archive-pass")
+    broken = add_to(other, "web", "7300000000000000002")
+    (tmp_path / "other" / backup_folder(Series("prod", "web"), broken) / "manifest.json").write_bytes(b"{}")
+    every = by_database([*see(repository).series, *see(other).series])
+    assert sentence(every, NOW) == (
+        "4 of 6 databases can be restored to a point less than 26 h old; 2 cannot: prod/app (no backup), "
+        "prod/web (never verified)."
+    )
+
+
 def test_a_database_is_dropped_only_if_it_is_dropped_everywhere(repository: Repository, tmp_path: Path) -> None:
     copies = open_repository(f"file://{tmp_path / 'copies'}")
     copies.init()
