@@ -88,7 +88,7 @@ def overview(
     with request_threads(THREADS) as pool:
         series = list(pool.map(judge, listed.items()))
     series += [_without_backup(one, targets.of(one), lack.reason) for one, lack in missing.items() if one not in listed]
-    series = _identified(series)
+    series = [replace(one, expected=one.server in targets.servers) for one in _identified(series)]
     series += _servers_without_backup(targets, {one.server for one in series})
     return Overview(
         uri=repository.uri,
@@ -233,7 +233,7 @@ def _servers_without_backup(targets: Targets, known: Collection[str]) -> Iterato
             for database in databases or ["*"]:
                 series = Series(server, database)
                 found = _without_backup(series, targets.of(series), "there is no backup of this server yet")
-                yield replace(found, server_missing=True)
+                yield replace(found, expected=True, server_missing=True)
 
 
 def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus:

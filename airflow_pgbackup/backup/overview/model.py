@@ -70,6 +70,7 @@ class SeriesStatus:
     :param backups, size: number and bytes of all its backups.
     :param recent: the newest backups, oldest first, as file names show them.
     :param expiring: how many backups the next prune would delete, as file names show it; None: retention unknown.
+    :param expected: the fleet backs up its server to this repository.
     :param server_missing: it is there because there is no backup of the server at all.
     """
 
@@ -89,6 +90,7 @@ class SeriesStatus:
     size: int = 0
     recent: tuple[BackupFacts, ...] = ()
     expiring: int | None = None
+    expected: bool = False
     server_missing: bool = False
 
     @property
@@ -160,16 +162,17 @@ class Overview:
 def by_database(series: Iterable[SeriesStatus]) -> list[SeriesStatus]:
     """Return one status for each database, the best of those in several repositories: a copy restores it, too.
 
-    A database is dropped only if no repository knows it as one that exists.
+    A database is dropped only if no repository knows it as one that exists. A server of the fleet is missing only if no
+    repository to which the fleet backs it up has a backup of it: elsewhere, a server of its name may be another one.
 
     :return: worst first: what is not fine, without any verified backup first.
     """
-    by_name: dict[str, list[SeriesStatus]] = {}
+    by_name: dict[tuple[str, bool], list[SeriesStatus]] = {}
     series = list(series)
-    elsewhere = {one.server for one in series if not one.server_missing}
+    elsewhere = {one.server for one in series if one.expected and not one.server_missing}
     for one in series:
         if not (one.server_missing and one.server in elsewhere):
-            by_name.setdefault(one.series, []).append(one)
+            by_name.setdefault((one.series, one.server_missing), []).append(one)
     best = [min(same, key=_distance) for named in by_name.values() for same in _of_one_server(named)]
     return sorted(best, key=badness)
 

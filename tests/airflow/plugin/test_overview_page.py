@@ -323,6 +323,24 @@ def test_a_server_of_the_fleet_without_any_backup_has_a_row(
     assert page.count("there is no backup of this server yet") == 4
 
 
+@pytest.mark.parametrize(("named", "row"), [("", "prod/*"), ("databases: [app]", "prod/app")])
+def test_a_server_of_the_fleet_is_missing_whatever_others_have_its_name(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str, row: str
+) -> None:
+    others = open_repository(f"file://{tmp_path / 'others'}")
+    others.init()
+    write_backup(repository, Series("crm", "app"), NOW - HOUR)
+    add(others, "app", HOUR, "archive-pass")
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(f"defaults: {{repository: '{repository.uri}'}}\nservers: {{crm: {{}}, prod: {{{named}}}}}")
+    monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", others.uri)
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(fleet))
+    page = see(visitor)
+    assert 'class="lead bad"' in page
+    text = f"2 of 3 databases can be restored to a point less than 26 h old; 1 cannot: {row} (no backup)."
+    assert text in words(page)
+
+
 def test_a_page_is_not_green_if_the_copies_of_a_fleet_are_gone(
     visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
