@@ -24,10 +24,9 @@ from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
-from airflow_pgbackup.repository.catalogue import Backup, read_catalogue, read_manifests
+from airflow_pgbackup.repository.catalogue import Backup, read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each, read_evidence
 from airflow_pgbackup.repository.layout import LEVELS, SCOPES, SPECIAL_FOLDERS, Series, check_level, parse_backup_id
-from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import command
@@ -70,8 +69,7 @@ def choose_evidence(
     """Return a backup with the evidence of its state.
 
     :param series: ``server/database``, or ``server/@cluster`` or another series of pg_dumpall, as in the repository's
-        folders and ``pgbackup list``. ``server/@roles`` also finds the roles that an earlier release put into
-        ``server/@cluster``.
+        folders and ``pgbackup list``.
     :param selector: see above. ``latest`` and ``latest-verified`` choose the newest that is verified at
         `minimum_level`; everything else chooses a backup in any state.
     :param minimum_level: None: ``latest`` is the newest that has not failed, verified or not.
@@ -92,7 +90,7 @@ def choose_evidence(
         return _latest(repository, wanted, listed, minimum_level, say)
     if _DATE.fullmatch(selector):
         return _of_day(repository, wanted, listed, selector, say)
-    return _readable(read_evidence(repository, *_beginning_with(wanted, listed, selector)))
+    return _readable(read_evidence(repository, wanted, _beginning_with(wanted, listed, selector)))
 
 
 def newest_backup(repository: Repository, series: str) -> Evidence:
@@ -148,32 +146,20 @@ def _listed(repository: Repository, wanted: Series) -> Sequence[Backup]:
 
     :raises BackupNotFound: there is none.
     """
-    listed = read_catalogue(repository, series=[wanted]).backups or _of_earlier_releases(repository, wanted)
+    listed = read_catalogue(repository, series=[wanted]).backups
     if not listed:
         raise BackupNotFound(f"no backup of {wanted} is in {repository.uri}", hint=_series_hint(repository, wanted))
     return listed
-
-
-def _of_earlier_releases(repository: Repository, wanted: Series) -> Sequence[Backup]:
-    """Return backups that belong to ``@roles`` or the like but are in ``@cluster``; only the manifests show which."""
-    if wanted.scope is None:
-        return ()
-    clusters = read_catalogue(repository, series=[Series(wanted.server, None)]).backups
-    read = zip(clusters, read_manifests(repository, clusters), strict=True)
-    return [one for one, manifest in read if isinstance(manifest, Manifest) and manifest.contents_kind == wanted.scope]
 
 
 def _by_id(repository: Repository, wanted: Series, id: str) -> Evidence:
     try:
         return _readable(read_evidence(repository, wanted, id))
     except BackupNotFound:
-        for backup in (listed := _listed(repository, wanted)):
-            if backup.id == id:  # of an earlier release
-                return _readable(read_evidence(repository, backup.series, id))
-        raise _unknown(wanted, listed, id) from None
+        raise _unknown(wanted, _listed(repository, wanted), id) from None
 
 
-def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> tuple[Series, str]:
+def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> str:
     if not _BEGINNING.fullmatch(selector):
         raise ConfigurationError(f"{selector!r} does not select a backup", hint=_SELECTOR_HINT)
     found = [backup for backup in listed if backup.id.lower().startswith(selector.lower())]
@@ -184,7 +170,7 @@ def _beginning_with(wanted: Series, listed: Sequence[Backup], selector: str) -> 
             f"{len(found)} backups of {wanted} begin with {selector}",
             hint=f"Write more of the id: {first_of([backup.id for backup in found], _MOST_NAMED)}.",
         )
-    return found[0].series, found[0].id
+    return found[0].id
 
 
 def _of_day(
@@ -196,8 +182,7 @@ def _of_day(
         raise ConfigurationError(f"{selector} is not a date", hint="Write year, month and day: 2026-11-20.") from None
     found: list[Evidence] = []
     for evidence in read_each(repository, [backup for backup in listed if backup.started_at.date() == day]):
-        if not _is_other(wanted, evidence):
-            found.append(evidence)
+        found.append(evidence)
         if evidence.backup.level:
             break
     if not found:
@@ -225,8 +210,6 @@ def _latest(
 ) -> Evidence:
     skipped: list[str] = []
     for backup, read in _newest_first(repository, listed, minimum_level):
-        if read and _is_other(wanted, read):
-            continue  # of an earlier release, which had one series for all that pg_dumpall makes
         if read and counts(read.backup, minimum_level):
             for line in skipped[:_MOST_NAMED]:
                 say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
@@ -234,12 +217,6 @@ def _latest(
                 say(f"warning: {counted(len(skipped) - _MOST_NAMED, 'more newer backup')} of {wanted} cannot be used")
             return read
         skipped.append(f"{backup.id} {_reason(backup, read)}")
-    if not skipped:
-        raise BackupNotFound(
-            f"no backup of {wanted} in {repository.uri} is of a whole cluster; {_ids(listed)} contain less",
-            hint=f"Run {command('show')} to see what they contain; "
-            f"{', '.join(f'{wanted.server}/@{scope}' for scope in SCOPES)} select them.",
-        )
     state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
     raise BackupNotFound(
         f"no backup of {wanted} in {repository.uri} {state}; the newest of {len(listed)}, {skipped[0]}",
@@ -261,11 +238,6 @@ def _newest_first(
 def _started(listed: Sequence[Backup]) -> list[Backup]:
     soon = datetime.now(timezone.utc) + SKEW
     return [backup for backup in listed if backup.started_at <= soon]
-
-
-def _is_other(wanted: Series, evidence: Evidence) -> bool:
-    """Return whether a backup by pg_dumpall contains something other than its series should."""
-    return evidence.manifest is not None and evidence.manifest.contents_kind != wanted.kind
 
 
 def _readable(evidence: Evidence) -> Evidence:

@@ -85,7 +85,7 @@ def restore_command_of(manifest: Manifest, *, decrypted: bool = False) -> str:
             compression=artifact.compressed_around,
             database=manifest.series.database,
             create=create,
-            kind=manifest.contents_kind,
+            kind=manifest.series.kind,
         )
         for create in (False, True)
     )

@@ -198,7 +198,7 @@ class _Rewrap:
             compression=artifact.compressed_around,
             database=old.series.database,
             create=restore_command_of(old) != restore_command_of(without),
-            kind=old.contents_kind,
+            kind=old.series.kind,
             encrypted=True,
         )
 

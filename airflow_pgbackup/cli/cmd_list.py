@@ -38,7 +38,7 @@ def run(session: Session) -> None:
             for members in catalogue.by_series().values()
             for backup in (members if arguments.all or labels else members[:1])
         ]
-        manifests = _manifests(repository, shown, all=bool(labels))
+        manifests = _manifests(repository, shown) if labels else {}
     if labels:
         shown = [one for one in shown if one in manifests and matching_labels(manifests[one].labels, labels)]
     header = ["series", "backup", "kind", "age", "size", *(["labels"] if labels else []), "state"]
@@ -49,7 +49,7 @@ def run(session: Session) -> None:
         listing.add(
             backup.series.path,
             backup.id,
-            manifest.contents_kind if manifest else backup.series.kind,
+            backup.series.kind,
             age(backup.started_at),
             human_bytes(backup.size),
             *([", ".join(manifest.labels)] if labels and manifest else []),
@@ -67,9 +67,6 @@ def run(session: Session) -> None:
     session.result(found, *([listing] if shown else []), below, *by_names)
 
 
-def _manifests(repository: Repository, shown: Sequence[Backup], *, all: bool) -> dict[Backup, Manifest]:
-    """Return the manifests that say more than the file names: of every backup, or of those in ``@cluster``, where
-    earlier releases put all that pg_dumpall makes."""
-    wanted = [backup for backup in shown if all or backup.series.kind == "cluster"]
-    read = zip(wanted, read_manifests(repository, wanted), strict=True)
+def _manifests(repository: Repository, shown: Sequence[Backup]) -> dict[Backup, Manifest]:
+    read = zip(shown, read_manifests(repository, shown), strict=True)
     return {backup: manifest for backup, manifest in read if isinstance(manifest, Manifest)}

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup, parse_series
+from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup
 from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import GlobalsBackup, restore
 from airflow_pgbackup.backup.restore.beside import LEFT_OUT
-from airflow_pgbackup.backup.restore.plan import require_kind
 from airflow_pgbackup.backup.restore.target import RestoreTarget, connect_for_cluster
 from airflow_pgbackup.cli.arguments import backup_argument, confirm_replacing, connection_argument
 from airflow_pgbackup.cli.options import options_of
@@ -45,7 +44,6 @@ def run(session: Session) -> None:
         if given and _mode(session) != "replace":
             raise ConfigurationError(f"{flag} is only for --mode replace", hint=f"Add --mode replace, or omit {flag}.")
     repository, evidence, manifest = backup_argument(session)
-    require_kind(manifest, parse_series(arguments.series).kind)  # before anything connects, or is asked
     target = RestoreTarget(
         connection=_connection(session, manifest),
         mode=_mode(session),
@@ -61,7 +59,6 @@ def run(session: Session) -> None:
         outcome = restore(
             reference=reference_of(repository, evidence),
             repository=repository,
-            kind=parse_series(arguments.series).kind,
             target=target,
             options=options,
             globals_from=_globals(session, repository),

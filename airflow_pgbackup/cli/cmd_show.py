@@ -47,7 +47,7 @@ def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
     seconds, encryption = manifest.duration_seconds, manifest.artifact.encryption  # an adopted dump has no duration
     shown = (
         ("backup", f"{manifest.series.path} {manifest.id}"),
-        ("kind", manifest.contents_kind),
+        ("kind", manifest.series.kind),
         ("labels", ", ".join(manifest.labels) or "none"),
         ("artifact", f"{manifest.artifact.name}, {human_bytes(manifest.artifact.size)}, {manifest.artifact.format}"),
         ("sha256", manifest.artifact.sha256),

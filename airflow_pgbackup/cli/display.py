@@ -12,12 +12,12 @@ from airflow_pgbackup.repository.manifest import Manifest
 def backup_as_json(backup: Backup, manifest: Manifest | None = None) -> dict[str, object]:
     """Return a backup as JSON.
 
-    :param manifest: it knows what file names do not: labels, and the kind of an old backup.
+    :param manifest: it has the labels, which file names do not.
     """
     return {
         **backup.as_json(),
         "pinned": backup.pinned,
-        "kind": manifest.contents_kind if manifest else backup.series.kind,
+        "kind": backup.series.kind,
         **({"labels": list(manifest.labels)} if manifest else {}),
     }
 

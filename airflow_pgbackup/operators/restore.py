@@ -210,7 +210,6 @@ class PgRestoreOperator(PgBackupOperator):
         return as_label(f"{series} into {self.database}" if self.database else series)
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
-        from airflow_pgbackup.backup.choose_backup import parse_series
         from airflow_pgbackup.backup.restore import GlobalsBackup, restore
         from airflow_pgbackup.backup.restore.target import RestoreTarget
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
@@ -242,7 +241,6 @@ class PgRestoreOperator(PgBackupOperator):
                 allow_older_server=is_true("allow_older_server", self.allow_older_server),
             ),
             options=options,
-            kind=None if self.backup is not None or self.series is None else parse_series(self.series).kind,
             globals_from=globals_from,
             analyze=is_true("analyze", self.analyze),
             dry_run=is_true("plan_only", self.plan_only),

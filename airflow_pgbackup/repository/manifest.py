@@ -289,16 +289,6 @@ class Manifest(Document):
         )
 
     @property
-    def contents_kind(self) -> str:
-        """``database``, ``cluster``, ``globals``, ``roles`` or ``tablespaces``: what the backup holds.
-
-        Before version 1.2 each pg_dumpall was in the series ``@cluster``, whatever its options left out.
-        """
-        if self.series.kind == "cluster" and (scope := scope_of(self.options)):
-            return scope
-        return self.series.kind
-
-    @property
     def artifact_key(self) -> str:
         """The key of the artifact; of a directory, what its members' keys begin with."""
         return artifact_key(self.series, self.id, self.artifact.name, self.artifact.attempt)
@@ -328,7 +318,7 @@ class Manifest(Document):
             return "a file name holds characters that cannot be printed"
         if (self.series.database is None) != (self.kind == "cluster"):
             return f"the series {self.series} is not of a {self.kind}"
-        if self.series.scope and (self.series.database or scope_of(self.options) not in (None, self.series.scope)):
+        if (self.series.scope and self.series.database) or scope_of(self.options) not in (None, self.series.scope):
             return f"the series {self.series} is not of this dump"
         if self.started_at.replace(microsecond=0) != parse_backup_id(self.id):
             return f"{self.id} did not start at {self.started_at.isoformat()}"

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from honest import write_backup, write_verification
+from honest import write_backup
 
 from airflow_pgbackup import __version__
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
@@ -162,27 +162,11 @@ def test_labels(here: str, backups: list[Manifest]) -> None:
 
 def test_what_a_backup_by_pg_dumpall_holds_is_shown(here: str) -> None:
     repository = open_repository(here)
-    roles = write_backup(repository, Series("prod", None, "roles"), AT, members={"roles.dump": b"1"})
-    old = write_backup(repository, Series("prod", None), AT, looks=(), members={"all.dump": b"1"})
-    key = manifest_key(old.series, old.id)
-    repository.delete([key])
-    old = replace(old, options={"globals_only": True}, format_version="1.1")
-    repository.write_bytes(key, old.to_json())
-    write_verification(repository, old, "archive", "pass", AT + timedelta(minutes=1))
-    lines = run("list", here).stdout.splitlines()
-    assert [line.split()[:3] for line in lines[1:3]] == [
-        ["prod/@cluster", old.id, "globals"],
-        ["prod/@roles", roles.id, "roles"],
-    ]
+    for series in (Series("prod", None), Series("prod", None, "roles")):
+        write_backup(repository, series, AT, members={"all.dump": b"1"})
     kinds = {one["series"]: one["kind"] for one in json.loads(run("list", here, "--json").stdout)}
-    assert kinds == {"prod/@cluster": "globals", "prod/@roles": "roles"}
-    for arguments in (("prod/@cluster",), ("prod/@cluster", "latest-verified")):
-        refused = run("restore", here, *arguments, "-d", "postgres", status=EXIT_STATUS["failed"])
-        assert "is of a whole cluster" in refused.stderr
-    assert json.loads(run("show", here, "prod/@globals", "--json").stdout)["id"] == old.id
-    refused = run("restore", here, "prod/@cluster", old.id, "-H", "/x", "-d", "postgres", status=EXIT_STATUS["usage"])
-    assert f"backup prod/@cluster/{old.id} holds roles and tablespaces only, not a whole cluster" in refused.stderr
-    assert f"hint: Restore it as prod/@globals, ID {old.id}" in refused.stderr
+    assert kinds == {"prod/@cluster": "cluster", "prod/@roles": "roles"}
+    assert "kind      roles\n" in run("show", here, "prod/@roles").stdout
 
 
 def test_roles_are_dumped_labeled_and_restored(

@@ -158,7 +158,7 @@ def test_a_cluster_in_each_mode(
     kind = next((name.removesuffix("_only") for name in options if name != "schema_only"), "cluster")
     assert reference["series"] == f"test/@{kind}"
     assert str(reference["artifact"]).startswith(f"{kind}_20")
-    assert load_manifest(here, reference).contents_kind == kind
+    assert load_manifest(here, reference).series.kind == kind
     assert verify(reference=reference, repository=here)["verified"] == "archive"
     key = next(entry.key for entry in here.list() if "archive-pass" in entry.key)
     tables = json.loads(here.read_bytes(key))["tables"]

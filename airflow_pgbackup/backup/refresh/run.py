@@ -25,7 +25,7 @@ from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.archive import needs_path
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.new_database import count_contents
-from airflow_pgbackup.backup.restore.plan import check_request, require_kind, without_jobs_for_token
+from airflow_pgbackup.backup.restore.plan import check_request, without_jobs_for_token
 from airflow_pgbackup.backup.restore.preconditions import database_oids
 from airflow_pgbackup.backup.restore.request import RestoreOutcome, RestoreRequest
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
@@ -165,7 +165,8 @@ def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
     """
     manifest = evidence.require_complete()
     name = f"{manifest.series}/{manifest.id}"
-    require_kind(manifest, "database")
+    if manifest.kind == "cluster":
+        raise ConfigurationError(f"backup {name} is not of a database", hint="Choose a backup of a database.")
     if manifest.artifact.format == "plain":
         raise ConfigurationError(
             f"backup {name} is a plain script, which cannot be restored by sections",

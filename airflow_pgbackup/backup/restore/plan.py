@@ -22,7 +22,6 @@ from airflow_pgbackup.postgres.sql.names import NameDecoder
 from airflow_pgbackup.postgres.tools.capabilities import runs_scripts_of
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.quantities import noun
-from airflow_pgbackup.repository.layout import SCOPES
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.wording import parameter
 
@@ -30,15 +29,6 @@ from airflow_pgbackup.wording import parameter
 _REJECTED = {
     "restrict_key": "It is meant for scripts that are kept.",
     "no_data_for_failed_tables": "A restore stops at the first error.",
-}
-
-
-_CONTENTS = {
-    "database": "a database",
-    "cluster": "a whole cluster",
-    "globals": "roles and tablespaces only",
-    "roles": "roles only",
-    "tablespaces": "tablespaces only",
 }
 
 
@@ -76,23 +66,6 @@ class RestoreStrategy:
     new_database: bool
     single_transaction: bool
     reason: str = ""
-
-
-def require_kind(manifest: Manifest, wanted: str) -> None:
-    """Check that a backup holds what its series, or the caller, says.
-
-    :raises ConfigurationError: it holds something else.
-    """
-    found = manifest.contents_kind
-    if found == wanted:
-        return
-    hint = "Choose a backup of what is to be restored."
-    if found in SCOPES:
-        series = replace(manifest.series, scope=found)
-        hint = f"Restore it as {series}, ID {manifest.id}; or choose a backup that holds {_CONTENTS[wanted]}."
-    raise ConfigurationError(
-        f"backup {manifest.series}/{manifest.id} holds {_CONTENTS[found]}, not {_CONTENTS[wanted]}", hint=hint
-    )
 
 
 def without_jobs_for_token(

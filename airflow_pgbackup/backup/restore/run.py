@@ -20,7 +20,7 @@ from airflow_pgbackup.backup.restore.cluster import restore_cluster
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.database import restore_database
 from airflow_pgbackup.backup.restore.loss import describe_backup, describe_loss
-from airflow_pgbackup.backup.restore.plan import check_request, require_kind, without_jobs_for_token
+from airflow_pgbackup.backup.restore.plan import check_request, without_jobs_for_token
 from airflow_pgbackup.backup.restore.request import RestoreRequest
 from airflow_pgbackup.backup.restore.retry_marker import request_digest
 from airflow_pgbackup.backup.restore.target import RestoreTarget
@@ -46,7 +46,6 @@ def restore(
     repository: Repository,
     target: RestoreTarget,
     options: RestoreOptions | None = None,
-    kind: str | None = None,
     globals_from: GlobalsBackup | None = None,
     analyze: bool = True,
     dry_run: bool = False,
@@ -57,9 +56,6 @@ def restore(
     :param reference: from a dump, verify or upload; see :mod:`airflow_pgbackup.backup.reference`.
     :param target: the target database, and what may happen to it.
     :param options: options of pg_restore. A plain dump is restored completely.
-    :param kind: what to restore: ``database``, ``cluster``, ``globals``, ``roles`` or ``tablespaces``; None: what the
-        reference's series names. A backup that holds something else is refused: earlier releases put all that
-        pg_dumpall makes into ``@cluster``.
     :param globals_from: a cluster backup, whose roles and tablespaces are restored before; those that exist are
         reported and not changed.
     :param analyze: gather planner statistics afterwards.
@@ -87,7 +83,6 @@ def restore(
     evidence = load_evidence(repository, reference)
     manifest = evidence.require_manifest()
     options = options or RestoreOptions()
-    require_kind(manifest, kind or manifest.series.kind)
     check_request(target, options, manifest)
     options = without_jobs_for_token(options, target.connection, run.warn)
     cluster = None

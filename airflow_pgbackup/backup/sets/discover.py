@@ -67,7 +67,7 @@ class Discovery:
     :param databases: those to dump, largest first.
     :param missing: those that were to be dumped, but cannot be.
     :param left_out: all others of the server.
-    :param source: the server, by :func:`.source_identity`; None in a discovery of an older version.
+    :param source: the server, by :func:`.source_identity`; None if it is not known.
     """
 
     server_version: str

@@ -7,13 +7,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from honest import manifest_of, write_backup, write_verification
+from honest import write_backup, write_verification
 
 from airflow_pgbackup.backup.choose_backup import choose_backup, choose_evidence, newest_backup
-from airflow_pgbackup.backup.restore.plan import require_kind
-from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, PgBackupError
+from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, ManifestError, PgBackupError
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.evidence import read_evidence
 from airflow_pgbackup.repository.layout import SCOPES, Series, manifest_key
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
@@ -132,71 +130,16 @@ def test_a_series_without_a_backup_names_those_there_are(repository: Repository,
 # -- what pg_dumpall makes ----------------------------------------------------------------------------------------
 
 
-def write_legacy(repository: Repository, at: datetime, options: dict[str, object]) -> Manifest:
-    """A backup by pg_dumpall as releases before manifest 1.2 made it: all are in the series ``@cluster``."""
-    series = Series("prod", None)
-    written = write_backup(repository, series, at, members={"all.dump": str(options).encode()}, looks=())
-    key = manifest_key(series, written.id)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_backup_whose_options_are_not_those_of_its_series_is_refused(repository: Repository, scope: str) -> None:
+    cluster = Series("prod", None)
+    good, wrong = (write_backup(repository, cluster, at, members={"all.dump": b"1"}) for at in TIMES[:2])
+    key = manifest_key(cluster, wrong.id)
     repository.delete([key])
-    manifest = replace(written, options=options, format_version="1.1")
-    repository.write_bytes(key, manifest.to_json())
-    write_verification(repository, manifest, "archive", "pass", at + timedelta(minutes=1))
-    return manifest
-
-
-@pytest.fixture
-def legacy(repository: Repository) -> dict[str, Manifest]:
-    made = {"cluster": write_legacy(repository, TIMES[0], {})}
-    for scope, at in zip(SCOPES, TIMES[1:4], strict=True):
-        made[scope] = write_legacy(repository, at, {f"{scope}_only": True})
-    return made
-
-
-def test_roles_of_an_earlier_release_are_no_backup_of_a_cluster(
-    repository: Repository, legacy: dict[str, Manifest]
-) -> None:
-    assert chosen(repository, "latest", "prod/@cluster") == legacy["cluster"].id
-    for scope in SCOPES:
-        series = f"prod/@{scope}"
-        for selector in ("latest", "latest-verified", legacy[scope].id, legacy[scope].id[:13]):
-            evidence = choose_evidence(repository, series, selector)
-            assert evidence.require_manifest() == legacy[scope]
-        with pytest.raises(BackupNotFound, match=f"backup {series}/{legacy['cluster'].id} does not exist"):
-            chosen(repository, legacy["cluster"].id, series)
-    assert chosen(repository, "2026-11-20", "prod/@roles") == legacy["roles"].id
-    with pytest.raises(BackupNotFound, match=r"no backup of prod/@cluster .* started on 2026-11-20"):
-        chosen(repository, "2026-11-20", "prod/@cluster")
-    # its id still shows, verifies and copies it
-    assert choose_evidence(repository, "prod/@cluster", legacy["roles"].id).require_manifest() == legacy["roles"]
-
-
-def test_only_parts_of_a_cluster(repository: Repository) -> None:
-    made = write_legacy(repository, TIMES[0], {"roles_only": True})
-    with pytest.raises(BackupNotFound, match=f"is of a whole cluster; {made.id} contain") as raised:
-        chosen(repository, "latest", "prod/@cluster")
-    assert "prod/@globals, prod/@roles, prod/@tablespaces" in str(raised.value.hint)
-
-
-def test_new_ones_come_before_those_of_earlier_releases(repository: Repository, legacy: dict[str, Manifest]) -> None:
-    roles = Series("prod", None, "roles")
-    new = write_backup(repository, roles, TIMES[4], members={"roles.dump": b"1"}, looks=())
-    write_verification(repository, new, "archive", "pass", TIMES[4] + timedelta(minutes=1))
-    assert chosen(repository, "latest", "prod/@roles") == new.id
-    assert chosen(repository, "latest", "prod/@cluster") == legacy["cluster"].id
-    assert read_evidence(repository, roles, new.id).require_manifest().contents_kind == "roles"
-
-
-def test_a_restore_does_what_the_name_of_its_series_says(repository: Repository, legacy: dict[str, Manifest]) -> None:
-    for scope, held in (("globals", "roles and tablespaces"), ("roles", "roles"), ("tablespaces", "tablespaces")):
-        require_kind(legacy[scope], scope)
-        with pytest.raises(ConfigurationError) as refused:
-            require_kind(legacy[scope], "cluster")
-        assert refused.value.message == (
-            f"backup prod/@cluster/{legacy[scope].id} holds {held} only, not a whole cluster"
-        )
-        assert f"Restore it as prod/@{scope}, ID {legacy[scope].id}" in str(refused.value.hint)
-        with pytest.raises(ConfigurationError, match=f"holds a whole cluster, not {held} only"):
-            require_kind(legacy["cluster"], scope)
-    require_kind(legacy["cluster"], "cluster")
-    database = manifest_of(repository, APP, TIMES[0], {"app.dump": b"1"})
-    require_kind(database, "database")
+    repository.write_bytes(key, replace(wrong, options={f"{scope}_only": True}).to_json())
+    assert chosen(repository, "latest", "prod/@cluster") == good.id
+    for selector in (wrong.id, wrong.id[:13]):
+        with pytest.raises(ManifestError, match="contradicts itself: the series prod/@cluster is not of this dump"):
+            chosen(repository, selector, "prod/@cluster")
+    with pytest.raises(BackupNotFound):
+        chosen(repository, wrong.id, f"prod/@{scope}")

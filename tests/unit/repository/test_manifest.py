@@ -14,7 +14,7 @@ import pytest
 from airflow_pgbackup.errors import ConfigurationError, ManifestError
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
 from airflow_pgbackup.repository.labels import check_labels
-from airflow_pgbackup.repository.layout import SCOPES, Series
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
@@ -342,20 +342,14 @@ def test_an_impossible_replay_lag_is_refused(replay: dict[str, object]) -> None:
         Manifest.from_json(changed(source__replay=replay))
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-def test_what_a_dump_of_before_version_1_2_holds_is_read_from_its_options(scope: str) -> None:
-    assert (DATABASE.contents_kind, CLUSTER.contents_kind, ROLES.contents_kind) == ("database", "cluster", "roles")
-    assert replace(CLUSTER, options={f"{scope}_only": True}).contents_kind == scope
-    assert replace(CLUSTER, options={f"{scope}_only": False}).contents_kind == "cluster"
-
-
 @pytest.mark.parametrize(
     "manifest",
     [
         replace(ROLES, options={"globals_only": True}),
+        replace(CLUSTER, options={"roles_only": True}),
         replace(DATABASE, series=replace(DATABASE.series, scope="roles")),
     ],
-    ids=["other options", "of a database"],
+    ids=["other options", "of a cluster", "of a database"],
 )
 def test_a_scope_that_is_not_of_its_dump_is_refused(manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match=r"contradicts itself: the series .* is not of this dump"):
