@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,8 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import column_text
 from airflow_pgbackup.backup.masking.leak_queries import HIDDEN, RELATIONS, STATISTICS, definitions
-from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
+from airflow_pgbackup.backup.masking.leak_search import Search, readable
+from airflow_pgbackup.backup.masking.samples import Samples
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.quantities import counted
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
 
     from airflow_pgbackup.backup.masking.masking import Masking
 
-_WORDS = bytes(byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256)).lower()
-"""For ``translate``: words of letters and digits, in lower case; bytes of UTF-8 count as letters."""
-_PIECE = re.compile(rb"[^\x00-\x1f\\\"]+")
-_BYTEA = re.compile(rb"\\+x([0-9A-Fa-f]{12,})")
-"""A bytea as the server writes it, in COPY and in arrays with more backslashes. Shorter ones have no sample."""
-_SHORTEST_WORD = 4
-_NO_SEPARATORS = bytes.maketrans(b"\t\n", b"  ")
-_COMMON = 10
-"""A word of more samples than this, such as *street*, finds none of them."""
-_FEW = 8
-"""So many samples are searched for one by one in a MiB."""
 _BATCH = 1 << 20
 _OVERLAP = 4096
 _NAMED = 5
@@ -76,7 +64,7 @@ def find_leaks(
     """
     if not samples:
         return []
-    search = _Search(samples, check)
+    search = Search(samples, check)
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = ''")
@@ -88,11 +76,11 @@ def find_leaks(
         for place, schema, table, columns, text in connection.execute(STATISTICS):
             # Statistics are computed from rows, so a leak from one of the other columns was already found in the rows.
             if not any(_may_contain(masking, schema, table, column) for column in columns):
-                search.text(_readable(text), place)
+                search.text(readable(encoded(text or "")), place)
         for place, text in connection.execute(definitions(connection.info.server_version)):
-            search.text(_readable(text), place)
+            search.text(readable(encoded(text or "")), place)
         _search_large_objects(connection, search)
-    return search.leaks()
+    return [Leak(*each) for each in search.found()]
 
 
 def _may_contain(masking: Masking, schema: str, table: str, column: str) -> bool:
@@ -109,118 +97,9 @@ def _require_all_rows(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-class _Search:
-    """Each sample is looked for by the word in it that the fewest others have.
-
-    One that has only common words, ``12 Main Street``, is looked for as the complete value of a column.
-    """
-
-    def __init__(self, samples: Samples, check: Callable[[], object]) -> None:
-        needles: dict[bytes, set[str]] = {}
-        for column, values in samples.items():
-            for value in values:
-                needle = max(_PIECE.findall(_folded(value)), key=len, default=b"").strip()
-                if len(needle) >= SHORTEST:
-                    needles.setdefault(needle, set()).add(column)
-        words = {needle: {word for word in _words(needle) if len(word) >= _SHORTEST_WORD} for needle in needles}
-        counts = Counter(word for each in words.values() for word in each)
-        self._by_word: dict[bytes, list[bytes]] = {}
-        self._complete: set[bytes] = set()
-        for needle, known in words.items():
-            word = min(known, key=lambda each: (counts[each], -len(each)), default=b"")
-            if word and counts[word] <= _COMMON:
-                self._by_word.setdefault(word, []).append(needle)
-            else:
-                self._complete.add(needle)
-        self._columns = needles
-        self._keys = frozenset(self._by_word)
-        self._check = check
-        self._found: dict[tuple[str, str], set[bytes]] = {}
-
-    def text(self, data: bytes, place: str) -> None:
-        """Search one text."""
-        data = _folded(data)
-        self._note(place, self._contained(data))
-        if data.strip() in self._complete:
-            self._note(place, [data.strip()])
-
-    def table(self, batches: Iterable[bytes], places: Sequence[str], *, binary: bool = False) -> None:
-        """Search rows in COPY's text format.
-
-        :param places: of the columns.
-        :param binary: some columns are bytea, in hexadecimal.
-        """
-        seen: set[bytes] = set()  # a common value is noted once for each table, with all its columns in that batch
-        for rows in batches:
-            rows = _folded(_BYTEA.sub(_plain, rows) if binary else rows)
-            found = [needle for needle in self._contained(rows) if needle not in seen]
-            if self._complete:
-                fields = rows.replace(b"\n", b"\t").split(b"\t")
-                found += [needle for needle in self._complete.intersection(fields) if needle not in seen]
-            if not found:
-                continue
-            seen.update(found)
-            for row in rows.split(b"\n"):
-                present = [needle for needle in found if needle in row]
-                if present:
-                    self._row(row, present, places)
-
-    def leaks(self) -> list[Leak]:
-        return [Leak(place, column, len(values)) for (place, column), values in sorted(self._found.items())]
-
-    def _contained(self, data: bytes) -> list[bytes]:
-        self._check()
-        found = self._candidates(data)
-        if len(found) <= _FEW:
-            return [needle for needle in found if needle in data]
-        # Common words: line by line, as no sample goes beyond a line.
-        present: set[bytes] = set()
-        for line in data.split(b"\n"):
-            present.update(needle for needle in self._candidates(line) if needle in line)
-        return list(present)
-
-    def _candidates(self, data: bytes) -> list[bytes]:
-        """Return the samples whose words occur."""
-        return [needle for word in self._keys.intersection(_words(data)) for needle in self._by_word[word]]
-
-    def _row(self, row: bytes, present: Sequence[bytes], places: Sequence[str]) -> None:
-        for field, place in zip(row.split(b"\t"), places, strict=False):
-            self._note(
-                place, [each for each in present if (field == each if each in self._complete else each in field)]
-            )
-
-    def _note(self, place: str, needles: Iterable[bytes]) -> None:
-        for needle in needles:
-            for column in self._columns[needle]:
-                self._found.setdefault((place, column), set()).add(needle)
-
-
-def _folded(data: bytes) -> bytes:
-    """Return a text in lower case, of all letters if it is UTF-8."""
-    if data.isascii():
-        return data.lower()
-    return data.decode(errors="surrogateescape").lower().encode(errors="surrogateescape")
-
-
-def _plain(match: re.Match[bytes]) -> bytes:
-    """Return the bytes of a bytea, without those that separate fields and rows."""
-    digits = match[1]
-    return bytes.fromhex(digits.decode()).translate(_NO_SEPARATORS) if len(digits) % 2 == 0 else match[0]
-
-
-def _readable(text: str | None) -> bytes:
-    """Return a text, followed by the bytes of each bytea in it."""
-    data = encoded(text or "")
-    return b"\n".join([data, *(_plain(match) for match in _BYTEA.finditer(data))])
-
-
-def _words(data: bytes) -> list[bytes]:
-    return data.translate(_WORDS).split()
-
-
 def _search_table(
     connection: psycopg.Connection[Any],
-    search: _Search,
+    search: Search,
     table: tuple[str, str],
     types: Mapping[str, str],
     allowed: set[str],
@@ -253,7 +132,7 @@ def _batches(rows: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join(waiting)
 
 
-def _search_large_objects(connection: psycopg.Connection[Any], search: _Search) -> None:
+def _search_large_objects(connection: psycopg.Connection[Any], search: Search) -> None:
     # lo_get() needs the right to read each of them; pg_largeobject that of a superuser.
     oids = connection.execute("SELECT oid FROM pg_largeobject_metadata ORDER BY oid").fetchall()
     for (oid,) in oids:

@@ -155,10 +155,14 @@ class _Choice:
         if len(value) < (_SHORTEST_NUMBER if _NUMBER.fullmatch(value) else SHORTEST) or value == self._fixed:
             return False
         try:
-            value.decode()
+            text = value.decode()
         except UnicodeDecodeError:
             return False
-        return value.lower() not in self._known and value.lower().lstrip(b"-") != b"infinity"
+        return (
+            any(map(str.isalnum, text))
+            and value.lower() not in self._known
+            and value.lower().lstrip(b"-") != b"infinity"
+        )
 
     def values(self) -> frozenset[bytes]:
         return frozenset(self._values)

@@ -502,6 +502,39 @@ def test_leaks_of_bytea_are_found_whatever_type_has_them(
     assert {leak.place for leak in found} == {f"column public.t.{name}" for name in "abcd"}
 
 
+def test_values_are_found_within_any_text(server18: PostgresServer, fresh_database: FreshDatabase) -> None:
+    values = {
+        "bab@firma.de": "please write to bab@firma.de today",  # firma is a word of all samples
+        "Max Roe": "Mr Max Roe's order",
+        "192.168.10.23": "login from 192.168.10.23, port 80",
+        "06 12 34 56 78": "call 06 12 34 56 78!",
+        "12 Main Street": "moved to 12 Main Street in May",
+        "Erika Mustermann1": "Anruf von „Erika Mustermann1“ gestern",
+        "Jean Dupont2": "le client\u00a0Jean Dupont2\u2014rappeler",
+        "Zoë Quill3": "first line\nZoë Quill3\tlast line",
+        "山田太郎丁": "山田太郎丁さんから電話がありました",
+        "สมชาย ใจดี": "คุณสมชาย ใจดีโทรมา",
+        "person4@corp.example": "person4@corp.exampleさん",
+    }
+    others = {
+        *(f"person{n}@firma.de" for n in range(50)),
+        *(f"192.168.{n}.{n}" for n in range(10, 30)),
+        *(f"0{n} 12 34 56 78" for n in range(30)),
+        *(f"{n} Main Street" for n in range(13, 40)),
+    }
+    innocent = "192.168.11.110 and 212 Main Street, Max Roentgen, tabab@firma.de"
+    table = "CREATE TABLE t (innocent text, {})".format(", ".join(f"c{n} text" for n in range(len(values))))
+    target = fresh_database(server18, None, table)
+    samples = {"public.customer.x": frozenset(each.encode() for each in {*values, *others})}
+    with target.connect() as connection:
+        places = ", ".join(["%s"] * (len(values) + 1))
+        connection.execute(f"INSERT INTO t VALUES ({places})", [innocent, *values.values()])
+        found = find_leaks(connection, samples, Masking(load_rules("columns: {public.x.y: keep}"), KEY))
+    assert [(leak.place, leak.count) for leak in found] == sorted(
+        (f"column public.t.c{n}", 1) for n in range(len(values))
+    )
+
+
 @pytest.mark.parametrize("array", [False, True])
 def test_a_sample_of_bytea_is_its_text(array: bool) -> None:
     digits = "Jörg Österreich".encode().hex()
