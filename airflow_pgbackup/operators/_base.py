@@ -19,10 +19,10 @@ from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._figures import Figures
-from airflow_pgbackup.operators._from_xcom import mark_as_rendered
-from airflow_pgbackup.operators._given import lost, mapped, passed_arguments, require_given, unrendered
+from airflow_pgbackup.operators._given import require_given
 from airflow_pgbackup.operators._lineage import Work, lineage
-from airflow_pgbackup.operators._map_label import as_label, use_map_label
+from airflow_pgbackup.operators._map_label import as_label
+from airflow_pgbackup.operators._rendering import remember_passed, render
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._seed import seed
 from airflow_pgbackup.operators._stats import measured
@@ -87,9 +87,7 @@ class PgBackupOperator(BaseOperator):
     _killed = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        object.__setattr__(made, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
-        return made
+        return remember_passed(super().__new__(cls), kwargs)
 
     def execute(self, context: Context) -> dict[str, object]:
         from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -214,11 +212,7 @@ class PgBackupOperator(BaseOperator):
         return as_label(getattr(self, "server", None) or getattr(self, "postgres_conn_id", None) or self.task_id)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
-        before = unrendered(self)
-        mark_as_rendered(self, mapped(self, self._passed), *args, **kwargs)
-        super()._do_render_template_fields(*args, **kwargs)
-        self._lost = lost(self, before, self._passed)
-        use_map_label(kwargs["context"] if "context" in kwargs else args[2])
+        render(self, super()._do_render_template_fields, *args, **kwargs)
 
     def on_kill(self) -> None:
         """Stop the tool and return at once; ``execute``, which is still running, then fails and cleans up.

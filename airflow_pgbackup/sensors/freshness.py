@@ -21,9 +21,9 @@ from airflow.sdk.exceptions import (
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true
-from airflow_pgbackup.operators._from_xcom import mark_as_rendered
-from airflow_pgbackup.operators._given import lost, mapped, passed_arguments, require_given, unrendered
-from airflow_pgbackup.operators._map_label import as_label, series_label, use_map_label
+from airflow_pgbackup.operators._given import require_given
+from airflow_pgbackup.operators._map_label import as_label, series_label
+from airflow_pgbackup.operators._rendering import remember_passed, render
 from airflow_pgbackup.operators._retries import airflow_error, with_second_try
 from airflow_pgbackup.operators._stats import send_failure, send_freshness
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
@@ -134,9 +134,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     """Arguments that were given, but are empty now that they are rendered."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        object.__setattr__(made, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
-        return made
+        return remember_passed(super().__new__(cls), kwargs)
 
     # The result and the error of the last check; only a running task has them.
     _found: dict[str, Any] | None = None
@@ -229,10 +227,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         except PgBackupError as error:
             self._stop_if_killed()
             self._error = error
-            log.failure(error)
-            failure = airflow_error(error)
-            leave_cause(context, failure, Cause(error.message, error.hint))
-            send_failure(self, type(error).__name__)
+            failure = self._failed(context, error, type(error).__name__)
         else:
             self._found, self._error = found, None
             send_freshness(found)
@@ -247,11 +242,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         if "error" in event:
             retry: Retry = "never" if event["permanent"] else "later"
             error = PgBackupError(event["error"], hint=event.get("hint"), retry=retry)
-            TaskLog(self.log).failure(error)
-            failure = airflow_error(error)
-            leave_cause(context, failure, Cause(error.message, error.hint))
-            send_failure(self, str(event.get("class", "other")))
-            raise failure
+            raise self._failed(context, error, str(event.get("class", "other")))
         found: dict[str, Any] = event["result"]
         send_freshness(found)
         if not found["fresh"]:
@@ -267,6 +258,17 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         if self._waiting:
             self._waiting = False
             raise _Stopped
+
+    def _failed(self, context: Context, error: PgBackupError, kind: str) -> AirflowException:
+        """Log the error of a check, and return the one for Airflow.
+
+        :param kind: of the error, for the metric of failures.
+        """
+        TaskLog(self.log).failure(error)
+        failure = airflow_error(error)
+        leave_cause(context, failure, Cause(error.message, error.hint))
+        send_failure(self, kind)
+        return failure
 
     def _not_checked(self, context: Context, error: PgBackupError) -> AirflowSensorTimeout:
         """Return the error for Airflow after silent_fail, if the last check failed too; the log has its message."""
@@ -295,11 +297,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
         return as_label(self.server or self.repository)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
-        before = unrendered(self)
-        mark_as_rendered(self, mapped(self, self._passed), *args, **kwargs)
-        super()._do_render_template_fields(*args, **kwargs)
-        self._lost = lost(self, before, self._passed)
-        use_map_label(kwargs["context"] if "context" in kwargs else args[2])
+        render(self, super()._do_render_template_fields, *args, **kwargs)
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of ``check_freshness`` as plain JSON, rendered."""
