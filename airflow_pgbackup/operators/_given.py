@@ -109,7 +109,7 @@ def require_given(task: Any, lost: Sequence[str]) -> None:
             raise _invalid(name, value, "Pass text.")
         if name == "rules" and value is not None and not isinstance(value, str | PathLike):
             raise _invalid(name, value, "Pass the path of a file.")
-        if name in _LISTS and value is not None and (not isinstance(value, Iterable) or isinstance(value, Mapping)):
+        if name in _LISTS and value is not None and not _is_list(value):
             raise _invalid(name, value, "Pass a list.")
         if name in _LISTS and isinstance(value, Collection):  # an iterator would be used up
             for item in value:
@@ -117,6 +117,11 @@ def require_given(task: Any, lost: Sequence[str]) -> None:
                     raise _invalid(name, item, "Pass a list of text: '2024' is a name, 2024 is a number.")
         if name == "options" and value is not None and not isinstance(value, Mapping):
             raise _invalid(name, value, "Pass a mapping: {'schemas': ['app']}.")
+
+
+def _is_list(value: object) -> bool:
+    """Return whether a value is a list, also a lazy one of XCom. A string would become a list of letters."""
+    return isinstance(value, Iterable) and not isinstance(value, str | Mapping)
 
 
 def _invalid(name: str, value: object, hint: str) -> ConfigurationError:

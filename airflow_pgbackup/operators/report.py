@@ -81,8 +81,6 @@ class PgBackupReportOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.repository import Repositories
 
         given = with_lists({"repositories": self.repositories, "to": self.to})
-        if any(isinstance(value, str) for value in given.values()):
-            raise ConfigurationError("repositories or to is a single string", hint="Pass lists.")
         opened = Repositories(cancel=run.cancel)
         found = report(
             repositories=[opened.open(uri, self.aws_conn_id) for uri in given["repositories"]],

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import (
     AirflowTaskTimeout,
 )
 
-from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
+from airflow_pgbackup.errors import Canceled, PgBackupError
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._base import is_true
 from airflow_pgbackup.operators._given import require_given
@@ -301,23 +301,24 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of ``check_freshness`` as plain JSON, rendered."""
+        databases: Any = self.databases
         return {
             "repository": self.repository,
             "aws_conn_id": self.aws_conn_id,
             "series": {
                 "server": self.server,
-                "databases": None if self.databases is None else _names("databases", self.databases),
+                "databases": None if databases is None else list(databases),
                 "cluster": is_true("cluster", self.cluster),
-                "scopes": _names("scopes", self.scopes),
+                "scopes": list(self.scopes),
             },
-            "exclude": _names("exclude", self.exclude),
+            "exclude": list(self.exclude),
             "sets": is_true("sets", self.sets),
             "rules": {
                 "max_age": seconds("max_age", self.max_age),
                 "minimum_level": self.minimum_level,
                 "max_drop": self.max_drop,
                 "compare_with": self.compare_with,
-                "allow_drop": _names("allow_drop", self.allow_drop),
+                "allow_drop": list(self.allow_drop),
             },
         }
 
@@ -350,10 +351,3 @@ def freshness_table(found: dict[str, Any]) -> list[str]:
     if len(series) > _MOST_ROWS:
         lines.append(f"and {counted(len(series) - _MOST_ROWS, 'more series')}")
     return lines
-
-
-def _names(name: str, value: Any) -> list[str]:
-    """Return a list; XCom gives a lazy sequence. A single string would become a list of letters."""
-    if isinstance(value, str):
-        raise ConfigurationError(f"invalid {name} {value!r}", hint="Pass a list.")
-    return [*value]

@@ -129,7 +129,7 @@ def test_nothing_is_sent_after_a_kill(
         ({"days": "soon"}, "invalid days 'soon'"),
         ({"days": 0}, "invalid days 0"),
         ({"level": "certain"}, "invalid level 'certain'"),
-        ({"to": "a@example.com"}, "repositories or to is a single string"),
+        ({"to": "a@example.com"}, "invalid to 'a@example.com'"),
         ({"repositories": []}, "no repository given"),
         ({"max_age": 26}, "invalid max_age 26"),
     ],
