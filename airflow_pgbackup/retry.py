@@ -9,9 +9,9 @@ import re
 from typing import Literal
 
 Retry = Literal["never", "once", "soon", "later"]
-"""``never``: until somebody changes something, each try fails the same way. ``once``: one more try within seconds, for
-a password or key that is being replaced; then never. ``soon``: the failed try has already waited, so the next one need
-not: after a minute. ``later``: by the task's own retries."""
+"""``never``: until somebody changes something, each attempt fails the same way. ``once``: one more attempt within
+seconds, for a password or key that is being replaced; then never. ``soon``: the failed attempt has already waited, so
+the next one need not: after a minute. ``later``: by the task's own retries."""
 
 # The first pattern found wins. The wordings are those of PostgreSQL 15 to 18, in English.
 _TABLE: list[tuple[str, Retry]] = [

@@ -32,7 +32,7 @@ class RunContext:
     :param deadline: seconds that the verb's long step may take, instead of what the settings give; each verb's
         docstring names that step.
     :param origin: who asked: goes into manifests and verifications as it is.
-    :param on_backup: takes the manifest of each backup that a dump has made, or found as that of an earlier try.
+    :param on_backup: takes the manifest of each backup that a dump has made, or found as that of an earlier attempt.
     :param on_verification: takes each verification that the verb has recorded, whatever its result.
     :param identities: the secret keys that decrypt artifacts, or a function that returns them, which is called only if
         they are needed; None takes those of the settings' ``identity_file``.

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passw
 from airflow_pgbackup.backup.databases.source_identity import seed_for, source_identity
 from airflow_pgbackup.backup.dump_output import DumpOutput
 from airflow_pgbackup.backup.dump_preparation import PreparedDump, prepare_dump
-from airflow_pgbackup.backup.earlier_try import find_without_server
+from airflow_pgbackup.backup.earlier_attempt import find_without_server
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.reading_along import ReadingAlong
 from airflow_pgbackup.backup.reading_record import record_reading, require_rows
@@ -38,7 +38,7 @@ from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, Manifest, RowCount, scope_of
 from airflow_pgbackup.wording import database
 
-CONFLICT_TRIES = 3
+CONFLICT_ATTEMPTS = 3
 """How often a dump from a standby is tried when WAL replay cancels it."""
 
 
@@ -76,8 +76,8 @@ def dump_database(
     :return: a reference, see :mod:`airflow_pgbackup.backup.reference`.
     :raises OptionError: options that cannot be combined, or one that the client here is too old for.
     :raises ConfigurationError: a connection pooler would mix the dump's session with others.
-    :raises ConnectError: PostgreSQL is unreachable or refuses the connection, and no earlier try of the same request is
-        known to have made a backup.
+    :raises ConnectError: PostgreSQL is unreachable or refuses the connection, and no earlier attempt of the same
+        request is known to have made a backup.
     :raises ReplayLagError: the server is a standby that is too far behind its primary.
     :raises ClientError: no pg_dump here can dump that server.
     :raises RepositoryError: the repository is not initialized or not writable.
@@ -210,12 +210,12 @@ class _Dump:
         if seed is not None:
             ids = self.repository.folders(series.path)
             if found := find_committed(self.repository, series, seed, ids=ids, not_before=context.not_before):
-                context.log(f"backup {found.backup.id} was committed by an earlier try of this task; nothing to do")
+                context.log(f"backup {found.backup.id} was committed by an earlier attempt of this task; nothing to do")
                 return self._result(found)
         if passwords_if_allowed and isinstance(options, DumpAllOptions):
             options = self._with_allowed_passwords(connection, options)
         deadline = Deadline(context.deadline or context.settings.dump_deadline, context.cancel, work="the dump")
-        for tries_left in range(CONFLICT_TRIES - 1, -1, -1):
+        for attempts_left in range(CONFLICT_ATTEMPTS - 1, -1, -1):
             self.context = replace(context, deadline=deadline.remaining())
             try:
                 return self._dump(
@@ -229,10 +229,10 @@ class _Dump:
                     recipients=recipients,
                 )
             except (ToolError, ConnectError) as error:
-                if not (tries_left and _is_conflict(error)):
+                if not (attempts_left and _is_conflict(error)):
                     raise
-                tries = counted(tries_left, "more try", "more tries")
-                context.log(f"{connection.label}: replay canceled the dump (conflict with recovery); {tries}")
+                left = counted(attempts_left, "more attempt")
+                context.log(f"{connection.label}: replay canceled the dump (conflict with recovery); {left}")
                 await_received(connection, context.cancel, at_most=min(60, deadline.remaining()))
         raise AssertionError
 

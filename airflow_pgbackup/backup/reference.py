@@ -99,7 +99,7 @@ def find_committed(
     ids: Sequence[str] | None = None,
     not_before: datetime | None = None,
 ) -> Evidence | None:
-    """Return the backup that an earlier try of the same task committed before it was killed; see :func:`is_of`.
+    """Return the backup that an earlier attempt of the same task committed before it was killed; see :func:`is_of`.
 
     :param ids: the series' folders, sorted; by default they are listed.
     :param not_before: when the task's run began. A manifest that the store, by its own clock, has had for longer is not

@@ -125,7 +125,7 @@ class _Copy:
         self.say = context.log
 
     def find_copy(self) -> Evidence | None:
-        """Return the same, complete backup if an earlier try has committed it.
+        """Return the same, complete backup if an earlier attempt has committed it.
 
         :raises AlreadyExists: another backup has that id.
         :raises RepositoryError: the manifest exists, but its artifact does not.

@@ -93,7 +93,7 @@ class DumpOperator(PgBackupOperator):
     def _make_backup(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
         """Call the verb, and let the task's page link to the backup that it made.
 
-        What was not proven while it was written, as where an earlier try was killed, is verified afterwards.
+        What was not proven while it was written, as where an earlier attempt was killed, is verified afterwards.
         """
         from airflow_pgbackup.backup.verify import verify
         from airflow_pgbackup.repository.layout import reaches

@@ -22,7 +22,7 @@ SECOND_TRY_AFTER = 10.0
 """Seconds until the second try with a password or key: by then a new one has reached every server."""
 
 RETRY_SOON = timedelta(minutes=1)
-"""The delay before a retry after a lock timeout: the try has already waited for the lock, two minutes by default."""
+"""The delay before a retry after a lock timeout: the attempt has already waited for it, two minutes by default."""
 
 
 def with_second_try(work: Callable[[], Result], log: TaskLog, cancel: Cancel | None = None) -> Result:
@@ -57,7 +57,7 @@ def airflow_error(error: PgBackupError) -> AirflowException:
 
 
 def retry_soon(task: Any, error: PgBackupError) -> None:
-    """Shorten the delay before the next retry where the failed try has already waited.
+    """Shorten the delay before the next retry where the failed attempt has already waited.
 
     Airflow asks the ``retry_policy`` of the task (since 3.3) after it has failed; one that the DAG sets stays.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def seed(task: BaseOperator, context: Context) -> str:
-    """Return what identifies a request: the same for each try of a task, so that a retry finds what an earlier try did.
+    """Return what identifies a request: the same for each attempt, so that a retry finds what an earlier one did.
 
     It changes with the task's rendered arguments; with the start of the run, so that a run that was deleted and made
     again under its old id differs; and with a clear, since a person who clears a task wants it to run again. A clear

@@ -28,7 +28,7 @@ __all__ = ["PgDumpAllOperator", "PgDumpOperator"]
 class PgDumpOperator(DumpOperator):
     """Dump one database with pg_dump into a repository. The task returns the reference of the backup.
 
-    A retry returns the backup that an earlier try committed, instead of dumping again.
+    A retry returns the backup that an earlier attempt committed, instead of dumping again.
 
     :param repository: ``file:///directory`` or ``s3://bucket/prefix``. Verify and upload read it, so their workers must
         reach it.

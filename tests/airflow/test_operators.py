@@ -489,7 +489,7 @@ class Dies(PgDumpOperator):
 Dies(task_id="dump", postgres_conn_id="db", repository={folder.as_uri()!r})
 """)
     assert run.states == {"dump": "success"}, run.output
-    assert "was committed by an earlier try" in run.output
+    assert "was committed by an earlier attempt" in run.output
     assert len([name for name in files(folder) if name.endswith("manifest.json")]) == 1
 
 
@@ -514,8 +514,8 @@ LosesItsFirst(
 """)
     assert first.states == second.states == {"dump": "success"}, first.output + second.output
     assert f"lost {first.results['dump']['id']}" in first.output
-    assert "was committed by an earlier try" in first.output
-    assert "was committed by an earlier try" not in second.output
+    assert "was committed by an earlier attempt" in first.output
+    assert "was committed by an earlier attempt" not in second.output
     assert second.results["dump"]["id"] != first.results["dump"]["id"]
     assert len([name for name in files(folder) if name.endswith("manifest.json")]) == 2
 

@@ -43,7 +43,7 @@ def identity_of(connection: ConnectionParams, system_identifier: str | None) -> 
     """Return a digest of host and port as given, and of the server's system identifier.
 
     Neither is enough: clones have the same identifier, and ``localhost`` is another server on each machine. Without the
-    user, which can change with each try where credentials are short-lived.
+    user, which can change with each attempt where credentials are short-lived.
     """
     keywords = connection.keywords
     place = [keywords.get("host"), keywords.get("hostaddr"), keywords.get("port")]

@@ -85,7 +85,9 @@ def test_a_stopped_server(here: Repository) -> None:
     assert [task.dump(), task.dump_globals()] == made
     (warning,) = (line for line in task.log if line.startswith("warning: "))
     assert "connection" in warning
-    assert f"backup {made[1]['id']} was committed by an earlier try of this task; no connection is needed" in task.log
+    assert (
+        f"backup {made[1]['id']} was committed by an earlier attempt of this task; no connection is needed" in task.log
+    )
     Task(here, task.connection, seed="another task").fails()
 
 
@@ -169,7 +171,7 @@ def test_a_damaged_backup_hides_no_connection_error(task: Task, server18: Postgr
     (tmp_path / "repository" / "main" / "app" / str(made["id"]) / "manifest.json").write_bytes(b"{")
     close(server18, task.connection)
     task.fails()
-    assert any(line.startswith("cannot look for a backup of an earlier try") for line in task.log)
+    assert any(line.startswith("cannot look for a backup of an earlier attempt") for line in task.log)
 
 
 def test_a_store_that_does_not_list_hides_no_connection_error(
@@ -182,4 +184,4 @@ def test_a_store_that_does_not_list_hides_no_connection_error(
     close(server18, task.connection)
     monkeypatch.setattr(task.repository, "folders", folders)
     task.fails()
-    assert "cannot look for a backup of an earlier try of this task: no answer" in task.log
+    assert "cannot look for a backup of an earlier attempt of this task: no answer" in task.log

@@ -16,7 +16,7 @@ from standby import PRIMARY_SETTINGS, streaming_standby
 from airflow_pgbackup.backup import dump_preparation
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.databases.replay import Replay, await_received, read_replay, replay_of
-from airflow_pgbackup.backup.dump import CONFLICT_TRIES, dump_cluster, dump_database
+from airflow_pgbackup.backup.dump import CONFLICT_ATTEMPTS, dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
 from airflow_pgbackup.errors import Canceled, ConfigurationError, ReplayLagError, ToolError
@@ -261,7 +261,7 @@ def test_a_dump_that_replay_cancels_is_tried_again(
     lines: list[str] = []
     reference = dump(standby, here, lines, count_rows=count_rows)
     (again,) = [line for line in lines if "replay canceled the dump" in line]
-    assert again.endswith(f"(conflict with recovery); {CONFLICT_TRIES - 1} more tries")
+    assert again.endswith(f"(conflict with recovery); {CONFLICT_ATTEMPTS - 1} more attempts")
     assert verify(reference=reference, repository=here, level="archive")["verified"] == "archive"
     folders = {entry.key.split("/")[2] for entry in here.list("db")}
     assert folders == {reference["id"]}, "nothing is left of the canceled try"
@@ -270,12 +270,12 @@ def test_a_dump_that_replay_cancels_is_tried_again(
 def test_a_dump_that_replay_always_cancels_fails(
     primary: PostgresServer, standby: PostgresServer, here: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Conflicting(primary, standby, times=CONFLICT_TRIES).on(here, monkeypatch)
+    Conflicting(primary, standby, times=CONFLICT_ATTEMPTS).on(here, monkeypatch)
     lines: list[str] = []
     with pytest.raises(ToolError, match="conflict with recovery") as error:
         dump(standby, here, lines)
     assert "max_standby_streaming_delay" in (error.value.hint or "")
-    assert sum("replay canceled the dump" in line for line in lines) == CONFLICT_TRIES - 1
+    assert sum("replay canceled the dump" in line for line in lines) == CONFLICT_ATTEMPTS - 1
     assert [entry.key for entry in here.list("db")] == []
 
 

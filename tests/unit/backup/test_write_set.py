@@ -140,7 +140,7 @@ def test_a_partial_copy_does_not_replace_a_complete_one(here: Repository) -> Non
     assert sets(here) == [(first.id, ["complete"], ids(app, crm))]
 
 
-def test_a_copy_of_an_earlier_try_is_not_in_the_copied_set(here: Repository) -> None:
+def test_a_copy_of_an_earlier_attempt_is_not_in_the_copied_set(here: Repository) -> None:
     """Airflow keeps the result of an upload that was cleared and did not run again, since its dump failed."""
     old, new = dump(here, "crm", NIGHT), dump(here, "app", MORNING)
     copied = write(here, found(MORNING), new, old, set_id=backup_id(MORNING, seed="the run"))

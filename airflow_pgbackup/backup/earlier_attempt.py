@@ -1,4 +1,4 @@
-"""Find the backup of an earlier try of a task whose server cannot be asked which one it is."""
+"""Find the backup of an earlier attempt of a task whose server cannot be asked which one it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDERS = 10  # the newest ones
 def find_without_server(
     repository: Repository, series: Series, connection: ConnectionParams, context: RunContext, error: ConnectError
 ) -> Evidence | None:
-    """Return the backup that an earlier try of the same task committed before its server could not be reached.
+    """Return the backup that an earlier attempt of the same task committed before its server could not be reached.
 
     The seed of a backup contains the system identifier of its server, so that no deployment takes the backup of another
     one with the same names. Here the identifier comes from the newest backups of the series, provided that they agree
@@ -43,11 +43,13 @@ def find_without_server(
     except Canceled:
         raise
     except PgBackupError as failure:
-        context.log(f"cannot look for a backup of an earlier try of this task: {failure.message}")
+        context.log(f"cannot look for a backup of an earlier attempt of this task: {failure.message}")
         return None
     if found is not None:
         context.log(f"warning: {error.message}")
-        context.log(f"backup {found.backup.id} was committed by an earlier try of this task; no connection is needed")
+        context.log(
+            f"backup {found.backup.id} was committed by an earlier attempt of this task; no connection is needed"
+        )
     return found
 
 
