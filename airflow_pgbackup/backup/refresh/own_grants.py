@@ -151,6 +151,8 @@ def apply_own_grants(
                 done.left.append(f"{entry.name}: the server of the backup has another foreign-data wrapper")
             elif entry.kind in ("ACL", "DEFAULT ACL", "USER MAPPING"):
                 _apply_grants(run, connection, entry, done)
+                if _hides_options(connection, entry):
+                    done.left.append(f"{entry.name}: its options, if it has any, are visible to superusers only")
         for entry in again:
             _try_owner(run, connection, entry, done)
         done.count += sum(1 for entry in entries if _owner_statement(entry)) - len(again)
@@ -168,6 +170,12 @@ def apply_event_trigger_owners(run: RestoreContext, connection: Session, own: Ow
 
 def _maps_users_of(entry: TocEntry, servers: Collection[str]) -> bool:
     return entry.kind == "USER MAPPING" and any(entry.name.endswith(f" SERVER {name}") for name in servers)
+
+
+def _hides_options(connection: Session, entry: TocEntry) -> bool:
+    """Return whether a user mapping can have options that pg_dump did not see, as in ``pg_user_mappings``."""
+    hidden = connection.info.parameter_status("is_superuser") != "on"
+    return entry.kind == "USER MAPPING" and hidden and " OPTIONS (" not in entry.definition
 
 
 def _try_owner(run: RestoreContext, connection: Session, entry: TocEntry, done: Reapplied) -> bool:

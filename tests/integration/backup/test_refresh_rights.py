@@ -14,8 +14,11 @@ from contexts import in_context
 from psycopg import sql
 from restoring import local, value
 
+from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.refresh import refresh
+from airflow_pgbackup.backup.refresh.own_grants import apply_own_grants, read_own_grants
+from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.errors import RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -231,6 +234,21 @@ def test_a_server_of_another_wrapper_gets_no_user_mapping(lab: Lab) -> None:
         "not re-applied: USER MAPPING public SERVER crm: the server of the backup has another foreign-data wrapper"
         in done["not_reapplied"]
     )
+
+
+def test_a_mapping_whose_options_the_server_hides_is_listed(lab: Lab, fresh_database: Fresh) -> None:
+    tables = [
+        "create foreign data wrapper w",
+        "create server s foreign data wrapper w",
+        f"alter server s owner to {lab.role}",
+    ]
+    mapping = "create user mapping for current_user server s options (password 'of staging')"
+    old, new = fresh_database(lab.server, None, *tables, mapping), fresh_database(lab.server, None, *tables)
+    run, version = RestoreContext.of(RunContext()), value(old, "select current_setting('server_version_num')::int")
+    own = read_own_grants(run, lab.as_role(old), version)
+    done = apply_own_grants(run, lab.as_role(new), own, without_mappings=())
+    name = f"USER MAPPING {lab.server.params.user} SERVER s"
+    assert done.lines() == [f"not re-applied: {name}: its options, if it has any, are visible to superusers only"]
 
 
 FORBID = (
