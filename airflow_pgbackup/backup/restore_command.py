@@ -9,6 +9,7 @@ import shlex
 
 from airflow_pgbackup.repository.manifest import ENCRYPTED, Manifest
 
+_TEST = {"zstd": "zstd -tq", "gzip": "gzip -t", "lz4": "lz4 -tq", "bzip2": "bzip2 -t", "xz": "xz -t"}
 _DECOMPRESS = {"zstd": "zstd -dc", "gzip": "gzip -dc", "lz4": "lz4 -dc", "bzip2": "bzip2 -dc", "xz": "xz -dc"}
 
 # A string instead of dollar quotes, which a shell would expand. Objects of users have OIDs from 16384 on
@@ -38,12 +39,13 @@ def restore_command(
 ) -> str:
     """Return a shell line to run in the directory that holds the artifact; libpq's variables name the server.
 
-    :param compression: the compression around a plain dump; None where pg_restore decompresses.
+    :param compression: the compression around a plain dump; None where pg_restore decompresses. The line first tests
+        the file completely, since psql would take a truncated script for a complete one.
     :param database: the database that was dumped; None for a cluster.
     :param kind: of a dump without `database`: ``cluster``, or what it is limited to (``globals``, ``roles``,
         ``tablespaces``). Only a cluster needs a new server: roles and tablespaces that exist are reported.
     :param create: the dump creates the database itself (``--create`` in plain format).
-    :param encrypted: decrypt it first, completely: psql would take a truncated script for a complete one.
+    :param encrypted: decrypt it first, completely, for the same reason.
     """
     if encrypted:
         plain = artifact.removesuffix(ENCRYPTED)
@@ -60,10 +62,11 @@ def restore_command(
             # that setting it would also continue if databases already exist, and double the rows of tables without a
             # key.
             psql = f"psql --no-psqlrc --dbname {into}"
+        test = f"{_TEST[compression]} {name} && " if compression else ""
         feed = f"{_DECOMPRESS[compression]} {name} | {psql}" if compression else f"{psql} --file {name}"
         if database is None and kind == "cluster":
-            return f"{_REQUIRE_NEW_SERVER} && {feed}"
-        return feed if into == "postgres" else f"{_createdb(into)} && {feed}"
+            return f"{test}{_REQUIRE_NEW_SERVER} && {feed}"
+        return f"{test}{feed}" if into == "postgres" else f"{test}{_createdb(into)} && {feed}"
     into = _restored(database or "")
     return f"{_createdb(into)} && pg_restore --exit-on-error --dbname {shlex.quote(_dbname(into))} {name}"
 
@@ -89,7 +92,9 @@ def restore_command_of(manifest: Manifest, *, decrypted: bool = False) -> str:
         )
         for create in (False, True)
     )
-    return creating if manifest.restore_command.endswith(creating) else without
+    # Commands of earlier versions did not test a compressed file. Its name is before psql's, so the rest says enough.
+    end = creating.rpartition(" && ")[2] if artifact.compressed_around else creating
+    return creating if manifest.restore_command.endswith(end) else without
 
 
 def _path(name: str) -> str:

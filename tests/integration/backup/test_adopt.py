@@ -124,6 +124,7 @@ def test_every_format_is_told_by_its_content_and_verifies(
     }
     assert manifests["older/directory"].artifact.name == "directory"
     assert manifests["with_create.sql.gz"].restore_command == (
+        "gzip -t with_create.sql.gz && "
         "gzip -dc with_create.sql.gz | psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname postgres"
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before, "the folder is left alone"

@@ -327,7 +327,7 @@ def test_a_script_in_xz_is_restored(
     (reference,) = adopt(repository=repository, sources=[compressed], server="s")["adopted"]  # type: ignore[misc]
     manifest = load_manifest(repository, reference)
     assert manifest.restore_command.startswith(
-        "createdb --template template0 -- app_restored && xz -dc app_2025-03-01.sql.xz"
+        "xz -t app_2025-03-01.sql.xz && createdb --template template0 -- app_restored && xz -dc app_2025-03-01.sql.xz"
     )
     target = fresh_database(server18)
     restore(reference=reference, repository=repository, target=RestoreTarget(connection=target))

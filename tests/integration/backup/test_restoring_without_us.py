@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from honest import manifest_of
 from restoring import ROW_COUNT, SCHEMA, fresh_server, local, make_roles, value
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_manifest
-from airflow_pgbackup.backup.restore_command import restore_command_of
+from airflow_pgbackup.backup.restore_command import restore_command, restore_command_of
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.layout import Series
+from airflow_pgbackup.repository.manifest import Compression
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "restoring-without-us.md"
 FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
@@ -159,6 +165,44 @@ def test_a_cluster_whose_rows_are_in_postgres_is_restored_once(tmp_path: Path) -
         # Roles are restored into servers that have databases.
         said = run(f"cd {folders[1]}; {commands[1]}", other, folders[1], tmp_path)
         assert 'role "postgres" already exists' in said
+
+
+@pytest.mark.parametrize(("method", "name"), [("gzip", "app.sql.gz"), ("zstd", "app.sql.zst")])
+def test_a_truncated_compressed_script_is_not_restored(
+    method: str, name: str, server18: PostgresServer, tmp_path: Path
+) -> None:
+    if shutil.which(method) is None:
+        pytest.skip(f"{method} is not installed")
+    (tmp_path / "app.sql").write_text("".join(f"select {number * number};\n" for number in range(100_000)))
+    with (tmp_path / name).open("wb") as file:
+        subprocess.run([method, "-c", tmp_path / "app.sql"], stdout=file, check=True)
+    os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2)
+    database = "truncated in half"
+    line = restore_command(artifact=name, format="plain", compression=method, database=database, create=False)
+    run(f"cd {tmp_path}; {line}", server18, tmp_path, tmp_path, status=1)
+    assert value(server18.params, f"select count(*) from pg_database where datname like '{database}%'") == 0
+
+
+def test_a_command_of_an_earlier_version_says_whether_the_script_creates_its_database(tmp_path: Path) -> None:
+    feed = "gzip -dc app.sql.gz | psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname"
+    for stored, expected in (
+        (f"{feed} postgres", f"gzip -t app.sql.gz && {feed} postgres"),
+        (
+            f"createdb --template template0 -- app_restored && {feed} app_restored",
+            f"gzip -t app.sql.gz && createdb --template template0 -- app_restored && {feed} app_restored",
+        ),
+    ):
+        manifest = manifest_of(
+            local(tmp_path / "repository"),
+            Series("prod", "app"),
+            datetime.now(timezone.utc),
+            {"app.sql.gz": b"gz"},
+            restore_command=stored,
+        )
+        artifact = replace(manifest.artifact, format="plain", compression=Compression("gzip", None, "pgbackup"))
+        assert restore_command_of(replace(manifest, artifact=artifact)) == expected
+        again = replace(manifest, artifact=artifact, restore_command=expected)
+        assert restore_command_of(again) == expected
 
 
 def test_every_command_is_tried() -> None:
