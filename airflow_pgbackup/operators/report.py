@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -121,12 +122,12 @@ class PgBackupReportOperator(PgBackupOperator):
         elif not danger and found.unknown:
             state = "not all known"
         subject = f"{self.subject}: {state}"
-        with PrivateDirectory(run.settings.temp_dir) as directory:
-            files = []
+        files = []
+        with ExitStack() as stack:
             if is_true("picture", self.picture):
                 from airflow_pgbackup.backup.report.plot import plot
 
-                picture = directory / "backups.png"
+                picture = stack.enter_context(PrivateDirectory(run.settings.temp_dir)) / "backups.png"
                 picture.write_bytes(plot(found))
                 files.append(str(picture))
                 run.cancel.check()  # the plot takes seconds

@@ -53,7 +53,10 @@ def test_the_example(run_dag: Callable[..., Any], mail: Any, filled: str, monkey
     assert "1 of 2 databases can be restored" in run.output
 
 
-def test_the_subject_for_an_empty_repository(run_dag: Callable[..., Any], mail: Any, folder: Path) -> None:
+def test_the_subject_for_an_empty_repository(
+    run_dag: Callable[..., Any], mail: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__PGBACKUP__TEMP_DIR", "/nowhere")  # without a picture, nothing is written
     open_repository(folder.as_uri()).init()
     run = run_dag(
         f"""
