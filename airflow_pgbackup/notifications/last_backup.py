@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import PgBackupError
@@ -70,7 +71,9 @@ class LastBackup:
 def last_backups(
     targets: Sequence[Target], *, timeout: float | None = None, now: datetime | None = None
 ) -> list[LastBackup]:
-    """Look up the last verified backups; of many series the worst first. Never raises.
+    """Look up the last verified backups: that of the first target, which is looked up first, then the worst.
+
+    Never raises.
 
     :param timeout: seconds for all together; by default :data:`TIMEOUT`.
     """
@@ -92,7 +95,10 @@ def last_backups(
     thread.join(timeout)
     cancel.set()
     late = f"no answer within {timeout:g} s"
-    return [one for target in targets for one in found.get(target) or [_unknown(target, late)]]
+    each = [found.get(target) or [_unknown(target, late)] for target in targets]
+    if len(each) < 2:
+        return each[0] if each else []
+    return [each[0][0], *_worst_first([*each[0][1:], *chain(*each[1:])])]
 
 
 def _unknown(target: Target, problem: str) -> LastBackup:

@@ -10,7 +10,6 @@ from typing import Any
 from airflow_pgbackup.repository.layout import SCOPES, Series
 
 _OURS = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
-_MOST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Target:
 
 
 def targets_of(context: Mapping[str, Any]) -> list[Target]:
-    """Return what a callback is about, at most five: what its task works on, or what the tasks of its DAG do.
+    """Return what a callback is about: what its task works on, or what the tasks of its DAG do, the failed one first.
 
     Nothing for a task that is not of this package.
     """
@@ -68,8 +67,9 @@ def targets_of(context: Mapping[str, Any]) -> list[Target]:
             return str(task.render_template(text, context))
         return None
 
-    tasks = getattr(context.get("dag"), "tasks", [])
-    return _merged(filter(None, (_target(one, render) for one in tasks)))[:_MOST]
+    failed = getattr(context.get("ti"), "task_id", None)
+    tasks = sorted(getattr(context.get("dag"), "tasks", []), key=lambda one: one.task_id != failed)
+    return _merged(filter(None, (_target(one, render) for one in tasks)))
 
 
 def _keep(task: Any, text: str) -> str | None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from honest import write_backup
 from live import SECONDS, LiveAirflow
 from nights import NOW, fail, night
 from sinks import chat_sink, mail_sink
@@ -31,6 +32,7 @@ from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
+from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
 
@@ -377,6 +379,25 @@ def test_a_run_of_a_fleet_in_a_live_airflow(
     assert lines[2].startswith("hint: ")
     assert lines[3] == "last complete backup set of crm: TIME, 1 database"
     assert re.fullmatch(r"<http://[^|]*/dags/pgbackup_crm/runs/[^|]*/tasks/backup.discover[^|]*\|log>", lines[4])
+
+
+def test_a_run_of_many_servers_names_the_failed_one_and_the_worst(
+    load_dag: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_repository(folder.as_uri())
+    repository.init()
+    hours = {"db1": 3, "db2": 3, "db3": 3, "db4": 3, "db5": 3, "db6": 960, "db7": 20}
+    for server, age in hours.items():
+        write_backup(repository, Series(server, "app"), NOW - timedelta(hours=age))
+    dag = load_dag(f"""
+for server in {[*hours]!r}:
+    PgDumpOperator(task_id=server, postgres_conn_id=server, database="app", repository={repository.uri!r})
+""")
+    message = FailureMessage({"dag": dag, "reason": "task_failure", "ti": SimpleNamespace(task_id="db7")})
+    assert "last verified backup 40 d " in message.subject
+    named = re.findall(r"of (db\d)/app", message.last_backup)
+    assert (named[:2], len(named)) == (["db7", "db6"], 5)
+    assert message.last_backup.endswith("; and 2 more")
 
 
 @pytest.mark.parametrize("each", [False, True])
