@@ -100,6 +100,24 @@ def parent_below(root: Path, path: str) -> Iterator[tuple[int, str]]:
         os.close(directory)
 
 
+def remove_tree(name: str, *, dir_fd: int) -> None:
+    """Remove a file or link, or a directory with everything in it; no link is followed.
+
+    :param dir_fd: of the directory in which `name` is.
+    :raises OSError: something in it cannot be removed.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except IsADirectoryError:
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            for below in os.listdir(directory):  # noqa: PTH208
+                remove_tree(below, dir_fd=directory)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=dir_fd)
+
+
 def names_below(root: Path, path: str) -> list[str]:
     """Return the names in a directory below `root`.
 

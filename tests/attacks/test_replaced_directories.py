@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from airflow_pgbackup.errors import RepositoryError
+from airflow_pgbackup.repository.entry import UnfinishedWrite
+from airflow_pgbackup.repository.layout import TEMP_PREFIX
 from airflow_pgbackup.repository.local import repository as local
 from airflow_pgbackup.repository.local.repository import LocalRepository
+from airflow_pgbackup.repository.local.root import Root
 from airflow_pgbackup.repository.nofollow import make_directories_below
 
 KEY = "server/db/backup/dump"
@@ -106,6 +110,34 @@ def test_while_a_directory_is_brought_in(
     with pytest.raises(RepositoryError):
         repository.write_directory(KEY, dump)
     assert files(outside) == []
+
+
+def test_while_leftovers_are_removed(
+    repository: LocalRepository, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = UnfinishedWrite(f"server/{TEMP_PREFIX}1", datetime.now(timezone.utc))
+    for directory in (tmp_path / "pg/server", outside):
+        (directory / f"{TEMP_PREFIX}1").mkdir(parents=True)
+        (directory / f"{TEMP_PREFIX}1" / "precious").touch()
+    path = Root.path
+
+    def replacing(root: Root, key: str) -> Path:
+        checked = path(root, key)
+        by_a_link(tmp_path / "pg/server", outside)
+        return checked
+
+    monkeypatch.setattr(Root, "path", replacing)
+    with pytest.raises(RepositoryError, match=r"cannot remove .*: not a directory"):
+        repository.remove_unfinished([left])
+    assert files(outside) == ["precious"]
+
+
+def test_while_a_directory_is_written(repository: LocalRepository, tmp_path: Path, outside: Path) -> None:
+    with repository.scratch(KEY) as scratch:
+        (outside / scratch.name).mkdir()
+        (outside / scratch.name / "precious").touch()
+        by_a_link(scratch.parent, outside)
+    assert files(outside) == ["precious"]
 
 
 def test_directories_are_made_through_no_link(tmp_path: Path, outside: Path) -> None:

@@ -46,6 +46,7 @@ from airflow_pgbackup.repository.nofollow import (
     open_below,
     open_member,
     parent_below,
+    remove_tree,
     set_mode,
 )
 from airflow_pgbackup.repository.set_layout import holds_backups_or_sets, split_set_key
@@ -100,7 +101,8 @@ class LocalRepository(Repository):
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # prune sweeps what cannot be removed now
+            with suppress(OSError):  # prune sweeps what cannot be removed now
+                self._remove(self._root.key(folder))
             self._root.remove_empty(parent)
 
     def unfinished_writes(
@@ -125,17 +127,12 @@ class LocalRepository(Repository):
 
     def remove_unfinished(self, writes: Iterable[UnfinishedWrite]) -> None:
         for unfinished in writes:
-            path = self._root.path(unfinished.key)
-            with self._root.errors("cannot remove", path):
-                if not path.is_dir():
-                    with (
-                        suppress(FileNotFoundError),
-                        parent_below(self._root.directory, unfinished.key) as (directory, name),
-                    ):
-                        os.unlink(name, dir_fd=directory)
-                elif path.name.startswith(TEMP_PREFIX):
-                    shutil.rmtree(path)
-            self._root.remove_empty(path if path.is_dir() else path.parent)
+            parent, _, name = unfinished.key.rpartition("/")
+            path = (self._root.path(parent) if parent else self._root.directory) / name
+            if name.startswith(TEMP_PREFIX):
+                with self._root.errors("cannot remove", path), suppress(FileNotFoundError):
+                    self._remove(unfinished.key)
+            self._root.remove_empty(path)
 
     def old_probes(self, older_than: timedelta) -> list[UnfinishedWrite]:
         limit = time.time() - older_than.total_seconds()
@@ -146,6 +143,10 @@ class LocalRepository(Repository):
         return [UnfinishedWrite(key, file_time(at)) for key, at in sorted(grown.items()) if at <= limit]
 
     # -- for the base class --------------------------------------------------------------------------------------
+
+    def _remove(self, key: str) -> None:
+        with parent_below(self._root.directory, key) as (directory, name):
+            remove_tree(name, dir_fd=directory)
 
     def _walk(self, start: Path, *, deep: bool = True) -> Iterator[tuple[str, os.stat_result]]:
         return walk(start, deep=deep, root=start == self._root.directory)

@@ -73,7 +73,9 @@ def entry_of(key: str, status: os.stat_result) -> Entry | None:
 def last_grown(path: str) -> float:
     """Return when a temporary file or directory last grew; infinity when its owner has just removed it."""
     try:
-        return max([_grown(os.lstat(path)), *(_grown(status) for _, status in walk(path))])
+        status = os.lstat(path)
+        below = walk(path) if stat.S_ISDIR(status.st_mode) else ()
+        return max([_grown(status), *(_grown(each) for _, each in below)])
     except FileNotFoundError:
         return math.inf
 

@@ -545,15 +545,18 @@ def test_temporary_files(local: Place) -> None:
     (scratch / "inside" / "toc.dat").write_bytes(b"half")
     empty = local.root / "prod/app/20260101T020000Z-3f9ac1"
     empty.mkdir()
-    keys = sorted(path.relative_to(local.root).as_posix() for path in (temporary, scratch, empty))
+    link = local.root / "prod" / f"{TEMP_PREFIX}14-abc"
+    link.symlink_to(local.root.parent)
+    every = (temporary, scratch, empty, link)
+    keys = sorted(path.relative_to(local.root).as_posix() for path in every)
     assert found(run(local, repair=True)) == [("note", "running", key) for key in keys]
     old = time.time() - 3 * 86400
-    for path in (temporary, scratch / "inside" / "toc.dat", scratch / "inside", scratch, empty):
-        os.utime(path, (old, old))
+    for path in (*every, scratch / "inside" / "toc.dat", scratch / "inside"):
+        os.utime(path, (old, old), follow_symlinks=False)
     assert found(run(local)) == [("warning", "temporary", key) for key in keys]
-    assert [one.repaired for one in run(local, repair=True).findings] == [True] * 3
+    assert [one.repaired for one in run(local, repair=True).findings] == [True] * 4
     assert run(local).findings == ()
-    assert not (temporary.exists() or scratch.exists() or empty.exists())
+    assert not any(os.path.lexists(path) for path in every)
 
 
 def test_multipart_uploads(s3: S3Server) -> None:
