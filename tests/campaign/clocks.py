@@ -244,7 +244,7 @@ def check(scene: Scene, before: Snapshot, verbs: Sequence[str]) -> Iterator[str]
 def at_last(scene: Scene) -> Iterator[str]:
     """Yield what a repair after the grace period leaves behind."""
     later = datetime.now(timezone.utc) + LATER
-    for repository in scene.repositories:
+    for repository in map(aftermath.after_the_grace_period, scene.repositories):
         fsck(repository=repository, repair=True, now=later)
         for finding in fsck(repository=repository, now=later).findings:
             if finding.code in aftermath.LEFTOVERS:

@@ -21,12 +21,11 @@ from airflow_pgbackup.backup.undelete import undelete
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.set_files import list_sets, read_listed_set
 
-from .aftermath import LATER
+from .aftermath import LATER, after_the_grace_period
 from .crash_world import STORES, World, script
 
 APP = Series("prod", "app")
@@ -209,20 +208,12 @@ def sweep(world: World, context: RunContext) -> object:
 
 
 def repair(world: World, context: RunContext) -> object:
-    return fsck(repository=world.repository("here"), repair=True, now=datetime.now(timezone.utc) + LATER).swept
+    here = after_the_grace_period(world.repository("here"))
+    return fsck(repository=here, repair=True, now=datetime.now(timezone.utc) + LATER).swept
 
 
 def leave_leftovers(world: World) -> None:
     world.leave_leftovers()
-
-
-def after_the_grace_period(repository: Repository) -> Repository:
-    """Return the repository as it is when the grace period has passed: what it looks for is that much younger."""
-    unfinished_writes = repository.unfinished_writes
-    repository.unfinished_writes = (  # type: ignore[method-assign]
-        lambda older_than, **more: unfinished_writes(older_than - LATER, **more)
-    )
-    return repository
 
 
 def pin_oldest(world: World, context: RunContext) -> object:

@@ -221,14 +221,19 @@ class _Fsck:
         hint = error.hint or "Check the rights to the folder, and the repository's storage for faults."
         self.findings.error("read", folder or self.repository.uri, error.message, hint)
 
-    def _unfinished(self) -> Iterable[UnfinishedWrite]:
+    def _unfinished(self) -> Iterable[tuple[UnfinishedWrite, bool]]:
+        """Yield each unfinished write, and whether it is a leftover: by this clock, and by that of the store."""
         for folder in self.inventory.listed:
-            yield from self.repository.unfinished_writes(timedelta(0), prefix=folder, say=self._unlisted)
+            every = self.repository.unfinished_writes(timedelta(0), prefix=folder, say=self._unlisted)
+            old = {one for one in every if self.now - one.modified >= self.grace}
+            if old:
+                old &= set(self.repository.unfinished_writes(self.grace, prefix=folder))
+            yield from ((one, one in old) for one in every)
 
     def _check_temporary(self) -> None:
         """Report temporary files, empty directories and multipart uploads of ours."""
-        for one in self._unfinished():
-            age = self.now - one.modified
+        for one, is_leftover in self._unfinished():
+            age = human_age(self.now - one.modified)
             if one.upload_id is not None:
                 code, what, repair = "upload", "an incomplete multipart upload", "the upload is aborted"
             elif TEMP_PREFIX in one.key.rpartition("/")[2]:
@@ -243,10 +248,10 @@ class _Fsck:
                 continue
             else:
                 code, what, repair = "temporary", "an empty directory", "it is removed"
-            if age < self.grace:
-                self.findings.note("running", one.key, f"{what}, grew {human_age(age)} ago", "Work may be in progress.")
+            if is_leftover:
+                self.findings.leftover(code, f"{what}, untouched for {age}", one, repair)
             else:
-                self.findings.leftover(code, f"{what}, untouched for {human_age(age)}", one, repair)
+                self.findings.note("running", one.key, f"{what}, grew {age} ago", "Work may be in progress.")
 
     def _unlisted(self, line: str) -> None:
         self.findings.warning(
