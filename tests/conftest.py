@@ -21,6 +21,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.clients import find_clients
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.local import tree
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3 import parts
@@ -85,6 +86,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 def canary() -> str:
     """The password of the servers' superuser, which must appear nowhere."""
     return CANARY
+
+
+@pytest.fixture
+def utime_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``os.utime`` set the age of files in a local repository. The time of its change also counts."""
+    monkeypatch.setattr(tree, "_grown", lambda status: status.st_mtime)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from airflow_pgbackup.repository.open import open_repository
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 APP, OTHER = Series("prod", "app"), Series("prod", "\x1b[31mred")
 PROGRAM = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())"]
+UTIME_COUNTS = "from airflow_pgbackup.repository.local import tree; tree._grown = lambda status: status.st_mtime; "
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -171,7 +172,8 @@ def test_faults_are_named_and_the_status_is_3(repository: Repository, run: Run) 
     assert read.stdout.startswith(f"error[checksum] {folder}/app.dump: checksum mismatch: expected sha256 ")
 
 
-def test_a_repair(repository: Repository, run: Run) -> None:
+def test_a_repair(repository: Repository, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAM", [*PROGRAM[:2], UTIME_COUNTS + PROGRAM[2]])
     left = write_backup(repository, APP, NOW - timedelta(days=9), committed=False)
     folder = backup_folder(left.series, left.id)
     young = run("fsck", repository.uri, "--repair")

@@ -81,6 +81,5 @@ def last_grown(path: str) -> float:
 
 
 def _grown(status: os.stat_result) -> float:
-    """Return when a file was last written; of a hard link, as adopt makes them of old files, also when it was made."""
-    linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-    return max(status.st_mtime, status.st_ctime) if linked else status.st_mtime
+    """Return when a file was last written or came here: links, and copies that keep times, have an old mtime."""
+    return max(status.st_mtime, status.st_ctime) if stat.S_ISREG(status.st_mode) else status.st_mtime

@@ -499,6 +499,14 @@ def test_a_folder_without_a_manifest(place: Place) -> None:
     assert run(place, now=LATER).findings == ()
 
 
+def test_a_copy_that_keeps_the_times_of_its_files_may_still_be_running(local: Place) -> None:
+    folder = folder_of(add(local, night=5, committed=False))
+    assert local.root is not None
+    for path in (local.root / folder).rglob("*"):
+        os.utime(path, (0, 0))
+    assert found(run(local, repair=True)) == [("note", "running", folder)]
+
+
 def test_a_pinned_folder_without_a_manifest_stays(place: Place) -> None:
     manifest = add(place, looks=[])
     pin(repository=place.repository, series=APP, id=manifest.id)
@@ -536,6 +544,7 @@ def test_what_grew_meanwhile_stays(place: Place, monkeypatch: pytest.MonkeyPatch
     assert any(key.startswith(folder) for key in place.listed())
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_temporary_files(local: Place) -> None:
     manifest = add(local)
     assert local.root is not None

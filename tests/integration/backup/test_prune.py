@@ -211,6 +211,7 @@ def test_a_backup_in_the_folder_of_another_stays(repository: Repository) -> None
     assert set(moved) <= set(keys(repository))
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     repository = LocalRepository(tmp_path / "pg")
     repository.init()
@@ -227,6 +228,7 @@ def test_temporary_files_of_a_killed_dump_are_swept(tmp_path: Path) -> None:
     assert young.exists()
 
 
+@pytest.mark.usefixtures("utime_counts")
 @pytest.mark.parametrize("only", [{}, {"server": "prod"}, {"server": "prod", "databases": ["app"]}], ids=str)
 def test_probes_of_roles_that_may_not_delete_are_swept(tmp_path: Path, only: dict[str, Any]) -> None:
     repository = LocalRepository(tmp_path / "pg")
@@ -446,6 +448,7 @@ def test_a_backup_whose_manifest_is_not_listed_is_not_swept(tmp_path: Path, poli
     assert keys(plain) == before
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_a_dump_that_still_grows_is_not_swept(tmp_path: Path) -> None:
     root = tmp_path / "pg"
     plain = LocalRepository(root)

@@ -308,6 +308,7 @@ def age(repository: Repository) -> None:
             os.utime(path, (at, at))
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_a_file_added_to_an_old_set_does_not_end_its_protection(here: Repository) -> None:
     monthly = night(here, 25, "app", "crm")
     add_series(here, "app", 20, 15, 10, 5)

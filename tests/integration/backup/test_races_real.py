@@ -71,6 +71,7 @@ def stepping(call: Callable[..., None]) -> Callable[..., None]:
     return do
 
 
+@pytest.mark.usefixtures("utime_counts")
 @verbs
 def test_on_a_file_system(verb: Callable[[Repository], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_root, "name_exclusively", stepping(local_root.name_exclusively))

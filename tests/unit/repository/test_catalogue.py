@@ -141,6 +141,7 @@ def test_names_tell_the_state(repository: LocalRepository, put: Callable[..., No
     assert [v.file for v in backup.verifications] == ["verification-20261122T021500.123456Z-archive-pass.json"]
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_times_are_those_of_the_files(repository: LocalRepository, put: Callable[..., None], root: Path) -> None:
     name = VerificationName(NIGHT, "archive", "pass")
     for minute, file in enumerate(("app.dump", "manifest.json", name.file)):
@@ -155,6 +156,7 @@ def test_times_are_those_of_the_files(repository: LocalRepository, put: Callable
     assert (leftover.modified, leftover.attempt) == (NIGHT + timedelta(minutes=2), None)
 
 
+@pytest.mark.usefixtures("utime_counts")
 def test_attempts_are_listed_where_more_than_one_has_written(
     repository: LocalRepository, put: Callable[..., None], root: Path
 ) -> None:
