@@ -105,7 +105,8 @@ class _ClusterRestore:
             exists = section.database in server.databases if section.database in _MAYBE_EXIST else not section.creates
             existing = connection.with_database(section.database) if exists else None
             if existing and section.properties.changes():
-                self._changes.append((existing, section.properties))
+                quiet = without_fired_triggers(self._run, server, existing, fires=False)
+                self._changes.append((quiet, section.properties))
             if not (exists and section.empty):
                 fits = section.requirements.locks <= server.locks // 2
                 self._parts.append(_Part(number, section, existing, single_transaction=exists or fits))
@@ -214,9 +215,9 @@ class _ClusterRestore:
             encoding = self._request.manifest.source.encoding
             params = create_like(run, temporary, properties, encoding=encoding, exactly=False)
             part.public_exists = prepare_public_schema(run, params, self._loader.public_of(part.number))
-        quiet = without_fired_triggers(run, self._server, params, fires=part.section.fires_event_triggers)
+        params = without_fired_triggers(run, self._server, params, fires=part.section.fires_event_triggers)
         with self._noted(part, params, state):
-            self._loader.run_part(stream, quiet, single_transaction=part.single_transaction)
+            self._loader.run_part(stream, params, single_transaction=part.single_transaction)
         if part.existing:
             self._in_place.append(part.name)
         counts = self._request.finish(params)

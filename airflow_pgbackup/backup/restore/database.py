@@ -227,26 +227,25 @@ class _DatabaseRestore:
 
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target
-        before = count_contents(self._run, target.connection)
+        connection = self._quiet(target.connection) if target.mode == "into_empty" else target.connection
+        before = count_contents(self._run, connection)
         marker = self._marker()
-        if not set_marker(self._run, target.connection, marker and replace(marker, begun=True)):
+        if not set_marker(self._run, connection, marker and replace(marker, begun=True)):
             marker = None
         with state_in_errors(f'database "{target.database}" was not changed', self._run.log) as state:
             if target.with_properties and self._loader.properties.settings:
                 state.text = f'database "{target.database}" has settings of the dumped one, and is otherwise unchanged'
-                change_existing(self._run, target.connection, self._loader.properties, settings=True)
-            warn_of_time_zone(self._run, target.connection, self._request.manifest.source.time_zone)
-            with noted_transaction(
-                self._run, target.connection, marker, state, after=f'database "{target.database}" was restored'
-            ):
-                connection = self._quiet(target.connection) if target.mode == "into_empty" else target.connection
+                change_existing(self._run, connection, self._loader.properties, settings=True)
+            warn_of_time_zone(self._run, connection, self._request.manifest.source.time_zone)
+            after_it = f'database "{target.database}" was restored'
+            with noted_transaction(self._run, connection, marker, state, after=after_it):
                 self._loader.load(connection, single_transaction=True, public_exists=self._state.public_exists)
             self._run.log(f"restored objects and rows into {target.database}")
             if target.with_properties:
-                change_existing(self._run, target.connection, self._loader.properties, settings=False)
+                change_existing(self._run, connection, self._loader.properties, settings=False)
             if marker:
-                set_marker(self._run, target.connection, marker)
-            after = self._request.finish(target.connection)
+                set_marker(self._run, connection, marker)
+            after = self._request.finish(connection)
         rows = None if after.rows is None else after.rows - (before.rows or 0)
         outcome.add(target.database, replace(after, objects=after.objects - before.objects, rows=rows))
 
@@ -279,12 +278,12 @@ class _DatabaseRestore:
         run, loader = self._run, self._loader
         exactly, encoding = self._target.mode != "create", self._request.manifest.source.encoding
         while True:
-            new = create_like(run, temporary, properties, encoding=encoding, exactly=exactly)
+            new = self._quiet(create_like(run, temporary, properties, encoding=encoding, exactly=exactly))
             warn_of_time_zone(run, new, self._request.manifest.source.time_zone)
             public_exists = prepare_public_schema(run, new, loader.public)
             try:
                 single = self._strategy.single_transaction
-                loader.load(self._quiet(new), single_transaction=single, public_exists=public_exists)
+                loader.load(new, single_transaction=single, public_exists=public_exists)
             except (ToolKilled, DeadlineExceeded):
                 raise
             except ToolError as error:

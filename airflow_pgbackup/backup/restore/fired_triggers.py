@@ -1,4 +1,7 @@
-"""Keep a restore from firing the event triggers that it creates, see :mod:`~.postgres.definitions.event_triggers`."""
+"""Keep a restore from firing the event triggers that it creates, see :mod:`~.postgres.definitions.event_triggers`.
+
+Those on login would also run in each session in which the restored database is counted, analyzed and marked.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,12 @@ def without_fired_triggers(
 
     :param fires: the dump has event triggers that a restore fires.
     """
-    if not fires:
-        return params
     if server.superuser and has_login_triggers(server.major):
         return without_event_triggers(params)
-    run.warn(
-        "the restore fires event triggers of the dump when it fills materialized views: they may reject that, or "
-        "write rows that the source did not have; to prevent it, disable them in the source before a dump, or "
-        "restore into PostgreSQL 17 or newer as a superuser"
-    )
+    if fires:
+        run.warn(
+            "the restore fires event triggers of the dump when it fills materialized views: they may reject that, or "
+            "write rows that the source did not have; to prevent it, disable them in the source before a dump, or "
+            "restore into PostgreSQL 17 or newer as a superuser"
+        )
     return params

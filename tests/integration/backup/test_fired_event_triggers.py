@@ -10,7 +10,7 @@ from restoring import fresh_server, restored
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import NotProven
+from airflow_pgbackup.errors import ConnectError, NotProven
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -46,6 +46,30 @@ def test_they_are_off(
     with database.connect() as session:
         assert session.execute("select count(*) from log").fetchone() == rows
         assert session.execute("select count(*) from pg_event_trigger where evtenabled = 'O'").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("mode", ["create", "into_empty"])
+def test_the_restore_does_not_fire_those_on_login(
+    mode: str, server18: PostgresServer, fresh_database: Callable[..., ConnectionParams], here: Repository
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "create table log (at timestamptz default now())",
+        "create function closed() returns event_trigger language plpgsql as $$ begin "
+        "if current_database() <> (select min(name) from public.open) then raise exception 'closed'; end if; end $$",
+        "create table open as select current_database()::text as name",
+        "create event trigger closed on login execute function closed()",
+    )
+    reference = dump_database(connection=database, server="test", repository=here, options=DumpOptions(format="custom"))
+    target = fresh_database(server18)
+    if mode == "create":
+        with server18.params.connect() as session:
+            session.execute(f"drop database {target.dbname}")  # type: ignore[arg-type]
+    (warning,) = restored(reference, here, target, mode=mode)["warnings"]
+    assert warning.endswith("is not verified yet")
+    with pytest.raises(ConnectError, match="closed"):
+        target.connect()
 
 
 def test_they_are_off_for_a_cluster(here: Repository) -> None:
