@@ -312,6 +312,7 @@ def test_a_connection_lost_at_the_commit_of_a_rename(
             end_sessions_in=[name],
             state=text,
             after="it was renamed",
+            warn=pytest.fail,
             then=lose,
         )
     assert text.text == state

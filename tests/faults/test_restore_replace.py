@@ -614,6 +614,7 @@ def test_a_database_replaced_by_another_is_not_replaced(setting: Setting, fresh_
             end_sessions_in=[name],
             state=(state := StateText("as before")),
             after="replaced",
+            warn=pytest.fail,
             expected={name: 4711},
         )
     assert state.text == "as before"
@@ -631,6 +632,7 @@ def test_a_database_that_was_dropped_is_named(setting: Setting) -> None:
                 end_sessions_in=["no such database"],
                 state=(state := StateText("as before")),
                 after="replaced",
+                warn=pytest.fail,
                 expected=expected,
             )
         assert state.text == "as before"

@@ -260,10 +260,7 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
     if not names:
         return
     # A trigger on login could reject us, and the database would stay.
-    may_set = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
-    if has_login_triggers(connection.info.server_version // 10000) and fetch_value(connection, may_set):
-        database = without_event_triggers(database)
-    with session(database) as inside:
+    with session(without_login_triggers(connection, database)) as inside:
         for name in map(Identifier, names):
             for statement in (
                 "ALTER SUBSCRIPTION {} DISABLE",
@@ -271,6 +268,15 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
                 "DROP SUBSCRIPTION {}",
             ):
                 inside.execute(sql.SQL(statement).format(name))
+
+
+def without_login_triggers(connection: Session, database: ConnectionParams) -> ConnectionParams:
+    """Return a connection to a database of the session's server in which no event trigger runs, if the role may have
+    one."""
+    may_set = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
+    if has_login_triggers(connection.info.server_version // 10000) and fetch_value(connection, may_set):
+        return without_event_triggers(database)
+    return database
 
 
 def sweep(connection: Session, params: ConnectionParams, say: Callable[[str], None]) -> None:

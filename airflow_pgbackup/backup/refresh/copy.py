@@ -310,6 +310,7 @@ class RefreshedCopy:
                 end_sessions_in=[new.dbname, target.database] if target.terminate_sessions else [new.dbname],
                 state=state,
                 after=f'database "{target.database}" was replaced',
+                warn=run.warn,
                 expected=oids,
                 then=finish,
                 cancel=run.cancel,

@@ -190,6 +190,7 @@ class _ClusterRestore:
                     end_sessions_in=[temporary_name for temporary_name, _ in renames],
                     state=state,
                     after=f"{_GLOBALS_CREATED}, and its databases",
+                    warn=run.warn,
                     then=self._admit,
                     cancel=run.cancel,
                 )

@@ -324,6 +324,7 @@ class _DatabaseRestore:
             rename_databases,
             self._maintenance,
             state=state,
+            warn=run.warn,
             then=partial(give_access, database=target.database, own=properties, warn=run.warn),
             cancel=run.cancel,
         )

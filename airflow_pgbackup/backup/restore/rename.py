@@ -18,9 +18,10 @@ from airflow_pgbackup.backup.databases.sessions import (
     session,
     translated_errors,
 )
-from airflow_pgbackup.backup.databases.temporary_database import drop_database
+from airflow_pgbackup.backup.databases.temporary_database import PREFIX, drop_database
 from airflow_pgbackup.backup.databases.user_objects import count_objects
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.named_views import empty_named_views, fill_named_views
 from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids
 from airflow_pgbackup.backup.restore.request import StateText, doubt
 from airflow_pgbackup.errors import PgBackupError, RestoreError
@@ -54,6 +55,7 @@ def rename_databases(
     end_sessions_in: Sequence[str],
     state: StateText,
     after: str,
+    warn: Callable[[str], None],
     expected: Mapping[str, int] | None = None,
     then: Callable[[Session], None] | None = None,
     cancel: Cancel | None = None,
@@ -61,12 +63,13 @@ def rename_databases(
     """Rename databases, all or none.
 
     A database with sessions cannot be renamed. PostgreSQL locks out new sessions while it waits for the existing ones
-    to end, so these are ended meanwhile.
+    to end, so these are ended meanwhile. What a temporary database has computed from its name is computed again.
 
     :param params: another database of the server.
     :param renames: pairs of old and new name, in this order.
     :param end_sessions_in: the databases whose sessions may be ended.
     :param state: becomes `after` with the COMMIT.
+    :param warn: takes what could not be computed again.
     :param expected: OIDs of some of the databases: others of the same name must not be renamed.
     :param then: runs further statements in the same transaction, after the renames.
     :raises RestoreError: a session remained, or the server reported an error; nothing was renamed, or `state` says that
@@ -76,6 +79,23 @@ def rename_databases(
         oids = {**database_oids(connection, [old for old, _ in renames]), **(expected or {})}
     if missing := sorted({old for old, _ in renames} - oids.keys()):
         raise dropped_meanwhile(missing[0])
+    filled = [(old, new) for old, new in renames if old.startswith(PREFIX)]
+    views = {new: empty_named_views(params, params.with_database(old), warn, cancel) for old, new in filled}
+    _rename(params, renames, oids, end_sessions_in, state, after, then, cancel)
+    for database, names in views.items():
+        fill_named_views(params, params.with_database(database), names, warn, cancel)
+
+
+def _rename(
+    params: ConnectionParams,
+    renames: Sequence[tuple[str, str]],
+    oids: Mapping[str, int],
+    end_sessions_in: Sequence[str],
+    state: StateText,
+    after: str,
+    then: Callable[[Session], None] | None,
+    cancel: Cancel | None,
+) -> None:
     to_end, before = [oids[name] for name in end_sessions_in], state.text
     for number in range(1, _ATTEMPTS + 1):
         try:
@@ -178,7 +198,7 @@ def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, o
     return None
 
 
-def _renamed(params: ConnectionParams, oids: dict[str, int], renames: Sequence[tuple[str, str]]) -> bool:
+def _renamed(params: ConnectionParams, oids: Mapping[str, int], renames: Sequence[tuple[str, str]]) -> bool:
     old, new = renames[-1]
     with session(params) as connection, translated_errors("querying the renamed databases"):
         return fetch_column(connection, "SELECT oid FROM pg_catalog.pg_database WHERE datname = %s", [new]) == [

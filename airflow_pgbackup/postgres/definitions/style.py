@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 
+DATABASE_NAME = "current_(database|catalog)"
+"""A pattern, regardless of case, for what returns the name of the database: the meaning of a definition that contains
+it changes if the database is restored under another name."""
+
+_DATABASE_NAME = re.compile(DATABASE_NAME, re.IGNORECASE)
 _CREATED = re.compile(
     r"CREATE (?:UNLOGGED |FOREIGN |MATERIALIZED )?"
     r"(?:AGGREGATE|DOMAIN|FUNCTION|PROCEDURE|SCHEMA|SEQUENCE|TABLE|TYPE|VIEW) "
@@ -34,6 +39,7 @@ class DumpStyle:
     :ivar old_strings: it has a backslash twice in each string, for ``standard_conforming_strings = off``.
     :ivar money: the names of tables with columns of type money, '' for other types that contain it.
     :ivar generated: a table has a generated column.
+    :ivar uses_database_name: a definition, such as a view or a function, uses the name of the database.
     :ivar quoted_bodies: the body of a function is in quotes, not in dollar quotes.
     """
 
@@ -43,6 +49,7 @@ class DumpStyle:
     comments: bool = False
     quoted_bodies: bool = False
     generated: bool = False
+    uses_database_name: bool = False
     old_strings: bool = False
     money: set[str] = field(default_factory=set)
     _quoted: bool = False
@@ -59,6 +66,7 @@ class DumpStyle:
 
     def add(self, text: str) -> None:
         """Take a statement, or the definition of an entry in a table of contents."""
+        self.uses_database_name = self.uses_database_name or _DATABASE_NAME.search(text) is not None
         if text.startswith("DROP "):
             self.drops = True
             self.if_exists |= " IF EXISTS " in text

@@ -556,6 +556,23 @@ def test_a_setting_that_only_the_source_has(server18: PostgresServer, fresh_data
     assert "ALTER ROLE ... SET" in str(failed.value.hint)
 
 
+def test_materialized_views_that_use_the_name_of_the_database(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "create function here() returns text language sql stable as 'select current_database()'",
+        "create view named as select current_catalog::text as name",
+        "create materialized view first as select here() as name",
+        "create materialized view second as select count(*) from named join first using (name)",
+    )
+    repository = local(tmp_path / "repository")
+    restored(backup(database, repository), repository, database, mode="replace")
+    assert value(database, "select name from first") == database.dbname
+    assert value(database, "select count from second") == 1
+
+
 def test_a_text_search_configuration_of_the_database(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:

@@ -1,0 +1,100 @@
+"""Materialized views that depend on the name of their database, as with ``current_database()``.
+
+A restore that renames its database at the end fills them under a temporary name, with wrong rows. They are filled again
+under the final name. Until then they have no rows, so that a query fails rather than returns wrong ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, session, translated_errors
+from airflow_pgbackup.backup.databases.temporary_database import without_login_triggers
+from airflow_pgbackup.errors import ConnectError
+from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
+from airflow_pgbackup.postgres.connection.server_errors import server_message
+from airflow_pgbackup.postgres.definitions.style import DATABASE_NAME
+from airflow_pgbackup.postgres.sql.anybytes import encoded
+from airflow_pgbackup.postgres.tools.cancel import Cancel
+
+# A view uses the name itself or through another view. If a function uses it, any view may do so through the function.
+# In the order in which they were created, a view comes after those that it reads.
+_VIEWS = f"""
+WITH RECURSIVE named(oid) AS (
+    SELECT oid FROM pg_catalog.pg_class
+     WHERE relkind IN ('v', 'm') AND pg_catalog.pg_get_viewdef(oid) ~* '{DATABASE_NAME}'
+    UNION
+    SELECT r.ev_class
+      FROM named AS n
+      JOIN pg_catalog.pg_depend AS d ON d.refobjid = n.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+       AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+      JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid)
+SELECT pg_catalog.format('%I.%I', s.nspname, c.relname)
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
+ WHERE c.relkind = 'm' AND c.relispopulated AND (c.oid IN (SELECT oid FROM named) OR EXISTS (
+        SELECT FROM pg_catalog.pg_proc AS p
+         WHERE p.oid >= 16384 AND concat(p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid)) ~* '{DATABASE_NAME}'
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                            WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
+ ORDER BY c.oid
+"""  # noqa: S608  a constant
+
+
+def empty_named_views(
+    params: ConnectionParams, database: ConnectionParams, warn: Callable[[str], None], cancel: Cancel | None
+) -> list[str]:
+    """Remove the rows of the materialized views that depend on the database's name, before it changes.
+
+    :param params: another database of the server.
+    :param warn: takes the views that cannot be emptied.
+    :return: the views as SQL names, in the order to fill them again.
+    """
+    with _session(params, database, cancel) as connection:
+        with translated_errors(f"listing the materialized views of {database.dbname}"):
+            views = fetch_column(connection, _VIEWS)
+        _refresh(connection, views, " WITH NO DATA", warn)
+    return views
+
+
+def fill_named_views(
+    params: ConnectionParams,
+    database: ConnectionParams,
+    views: Sequence[str],
+    warn: Callable[[str], None],
+    cancel: Cancel | None,
+) -> None:
+    """Fill materialized views under the final name of their database, which is in use by now. A failure is a warning.
+
+    :param views: from :func:`empty_named_views`.
+    """
+    if not views:
+        return
+    try:
+        with _session(params, database, cancel) as connection:
+            _refresh(connection, views, "", warn)
+    except ConnectError as error:
+        warn(f"run REFRESH MATERIALIZED VIEW for {', '.join(views)} in {database.dbname}: {error.message}")
+
+
+@contextmanager
+def _session(params: ConnectionParams, database: ConnectionParams, cancel: Cancel | None) -> Iterator[Session]:
+    with session(params, cancel) as other:
+        quiet = without_login_triggers(other, database)
+    with session(quiet, cancel) as connection:
+        yield connection
+
+
+def _refresh(connection: Session, views: Sequence[str], how: str, warn: Callable[[str], None]) -> None:
+    for view in views:
+        try:
+            connection.execute(encoded(f"REFRESH MATERIALIZED VIEW {view}{how}"))
+        except psycopg.errors.QueryCanceled:
+            raise
+        except psycopg.Error as error:
+            warn(
+                f"materialized view {view} depends on the database's name, and may have the rows for a temporary one: "
+                f"run REFRESH MATERIALIZED VIEW {view}; it failed here: {server_message(error)}"
+            )
