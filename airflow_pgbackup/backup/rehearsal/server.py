@@ -92,8 +92,9 @@ class RehearsalServer:
     """Whether the server reads and writes files of this machine."""
     keeps_database_name: ClassVar[bool] = True
     """Whether the copy's database has the name of the dumped one."""
-    session_options: ClassVar[str] = "-c lc_messages=C"  # the verdict depends on its messages
-    """Options of the sessions that restore, as in PGOPTIONS."""
+    session_options: ClassVar[str] = "-c lc_messages=C -c role=none"
+    """Options of the sessions that restore, as in PGOPTIONS. The verdict depends on the messages. The database, which
+    may set a role, has its settings before its tables."""
     hint: ClassVar[str] = "Install it on this worker."
     """What to do if the server lacks something."""
 

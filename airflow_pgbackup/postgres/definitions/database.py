@@ -28,6 +28,7 @@ _STATEMENT = re.compile(
 _TEMPLATE_FLAG = re.compile(r"UPDATE pg_catalog\.pg_database SET datistemplate = ")
 _OWNER = re.compile(rf" OWNER TO ({IDENTIFIER});")
 _ROLE = re.compile(rf"ALTER ROLE ({IDENTIFIER}) IN DATABASE ")
+_SETS_ROLE = re.compile(r' SET "?role"? TO ', re.IGNORECASE)
 _SESSION = re.compile(r"SET SESSION AUTHORIZATION E?'((?:[^']|'')+)';")
 _ENCODING = re.compile(r" ENCODING = '([^']*)'")
 TIME_ZONE_NAME = r"(?!(?:localtime|posixrules)\b)[A-Za-z0-9_+:,./<>-]{1,100}"
@@ -99,8 +100,11 @@ class DatabaseStatement:
 
     @property
     def is_setting(self) -> bool:
-        """It sets a default of a configuration parameter for sessions in the database."""
-        return self.verb.startswith("ALTER ") and self.rest.startswith(" SET ")
+        """It sets a default of a configuration parameter for sessions in the database, except their role.
+
+        A restore must run with these settings, but as its own user.
+        """
+        return self.verb.startswith("ALTER ") and self.rest.startswith(" SET ") and not _SETS_ROLE.match(self.rest)
 
     @property
     def role(self) -> str | None:
@@ -228,7 +232,7 @@ class DatabaseProperties:
 
     @property
     def access(self) -> list[DatabaseStatement]:
-        """Privileges and the connection limit: what is neither a setting nor a description."""
+        """Privileges, the connection limit, the role of sessions: what is neither a setting nor a description."""
         return [each for each in self.statements if not (each.is_setting or each.is_description)]
 
     def changes(self) -> list[DatabaseStatement]:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from psycopg import sql
 from restoring import (
+    OWNER,
     ROW_COUNT,
+    ROWS,
     SCHEMA,
     backup,
     databases_of,
@@ -26,6 +28,8 @@ from restoring import (
 )
 
 from airflow_pgbackup.backup.adopt import adopt
+from airflow_pgbackup.backup.databases.sessions import with_option
+from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import (
     Canceled,
@@ -591,3 +595,28 @@ def test_a_text_search_configuration_of_the_database(
     finally:
         with server18.params.connect() as session:
             session.execute("drop database if exists searching with (force)")
+
+
+@pytest.mark.parametrize("form", ["custom", "plain"])
+def test_a_database_that_sets_the_role_of_its_sessions(
+    form: Any, server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """The restore is not to run as that role, which may create nothing."""
+    make_roles(server18)
+    database = fresh_database(server18, None, *SCHEMA[:2])
+    sets_role = "select setconfig from pg_db_role_setting where setdatabase = (select oid from pg_database where "
+    with server18.params.connect() as session:
+        session.execute(f"alter database {database.dbname} set role = '{OWNER}'")  # type: ignore[arg-type]
+    with with_option(database, "role=none").connect() as session:
+        session.execute(f"grant select on film to {OWNER}")  # type: ignore[arg-type]
+    repository = local(tmp_path / "repository")
+    reference = backup(database, repository, format=form, create=form == "plain")
+    assert verify(reference=reference, repository=repository, level="restore")["verified"] == "restore"
+    for mode in ("replace", "create"):
+        if mode == "create":
+            with server18.params.connect() as session:
+                session.execute(f"drop database {database.dbname}")  # type: ignore[arg-type]
+        restored(reference, repository, database, mode=mode)
+        found = value(server18.params, f"{sets_role} datname = '{database.dbname}')")
+        assert found == [f"role={OWNER}"]
+        assert value(database, "select count(*) from film") == ROWS["film"]
