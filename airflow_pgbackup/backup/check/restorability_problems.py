@@ -388,7 +388,8 @@ _ALL = (
         code="extension_database",
         message="extensions can be created in one database of a server only: {}",
         consequence="CREATE EXTENSION fails in a database with another name, even on the same server",
-        hint="Set cron.database_name or pg_net.database_name on the server that restores: {}.",
+        hint="Set cron.database_name or pg_net.database_name on the server that restores, and restore with "
+        "mode into_empty: {}.",
         condition="pg_cron and pg_net",
     ),
     RestorabilityProblem(

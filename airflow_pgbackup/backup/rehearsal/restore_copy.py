@@ -89,6 +89,7 @@ def _judge(error: ToolError, dump: RehearsedDump, definitions: Definitions, serv
         service=dump.manifest.source.service or "",
         money=definitions.style.money,
         generated=definitions.style.generated,
+        renamed=definitions.style.uses_database_name and not server.keeps_database_name,
     )
 
 

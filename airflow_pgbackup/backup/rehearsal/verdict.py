@@ -160,6 +160,8 @@ _TEXT_ORDER = ("22000", "23514", "23P01", "42P17")
 _BY_ZONE = ("23514", "23P01", "42P17")
 # CHECK constraints and the bounds of partitions, which a value that was read wrongly can violate.
 _BY_VALUE = ("23514", "42P17")
+# CHECK constraints, the bounds of partitions, and functions that reject what they find in a wrong database.
+_BY_NAME = ("23514", "42P17", "P0001")
 _TABLE = re.compile(r'\b(?:relation|partition) "(.+?)"')
 # Texts that are equal in one locale are so in each, but not what functions such as lower() make of them.
 _UNIQUE, _OF_EXPRESSION = "23505", re.compile(r"DETAIL: +Key \((?:(?!\)=\().)*?\(.*\)=\(")
@@ -194,6 +196,7 @@ def judge(
     service: str = "",
     money: Collection[str] = (),
     generated: bool = False,
+    renamed: bool = False,
 ) -> PgBackupError:
     """Return the error to raise instead of a program's error.
 
@@ -210,6 +213,7 @@ def judge(
     :param other_zone: why functions may use another time zone than in the source; '' if they do not.
     :param money: tables with values of type money, as :attr:`.DumpStyle.money`.
     :param generated: the dump has generated columns, whose values the server computes.
+    :param renamed: the copy's database has another name than the dumped one, and a definition uses that.
     :return: :class:`VerificationFailed`; or :class:`NotProven`, with what is missing and what to do.
     """
     lines = errors_of(error.stderr) or list(error.stderr[-1:])
@@ -264,6 +268,11 @@ def judge(
                 hint=_or_else(
                     "Rehearse on a scratch server with the time zone of the source (scratch_conn_id, --scratch).", fault
                 ),
+            )
+        if renamed and state in _BY_NAME:
+            return NotProven(
+                f"the dump uses the name of its database, which is another one on a scratch server: {error.message}",
+                hint=_or_else("Rehearse in a throwaway server, where the copy has its own name.", fault),
             )
         if is_part and state in _NAMES and not _UNQUALIFIED.search(message):
             return NotProven(

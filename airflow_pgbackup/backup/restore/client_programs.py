@@ -35,6 +35,10 @@ _REFRESH = (
     "another one: run REFRESH MATERIALIZED VIEW for each materialized view that depends on it"
 )
 
+_UNDER_ITS_NAME = (
+    "create the database, and restore with mode into_empty and without jobs. Otherwise it gets its name at the end."
+)
+
 # Errors of a server or a role that is not the one of the dump, although the dump is valid, and what to do about them.
 _HINTS = [
     (
@@ -48,8 +52,10 @@ _HINTS = [
     (
         r"violates check constraint",
         "The constraint depends on the time or on tables that are restored later, or was bypassed. Make it NOT VALID, "
-        "or replace it with a trigger, in the source. To restore the rows: see 'Rescue' in the documentation.",
+        "or replace it with a trigger, in the source. To restore the rows: see 'Rescue' in the documentation. If it "
+        f"depends on the database's name: {_UNDER_ITS_NAME}",
     ),
+    (r"can only create extension in database", f"The extension depends on the database's name: {_UNDER_ITS_NAME}"),
     (
         r"out of shared memory",
         "Raise max_locks_per_transaction on the server, or restore with mode create or with 2 jobs.",

@@ -244,6 +244,17 @@ def test_a_plain_dump_that_creates_its_database(
     )
 
 
+def test_a_check_of_the_name_of_the_database(
+    small: ConnectionParams, scratch: ConnectionParams, here: Repository
+) -> None:
+    with small.connect() as session:
+        session.execute("create table own (name text default current_database() check (name = current_database()))")
+        session.execute("insert into own default values")
+    said = not_proven(dump(small, here), here, scratch)
+    assert "uses the name of its database" in said
+    assert "violates check constraint" in said
+
+
 def test_the_comment_of_a_database_that_old_dumps_have_is_not_set(
     small: ConnectionParams, scratch: ConnectionParams, here: Repository
 ) -> None:

@@ -101,6 +101,13 @@ def test_what_another_locale_makes_equal(key: str, other_locale: str, verdict: t
     assert type(found) is verdict
 
 
+@pytest.mark.parametrize(("renamed", "verdict"), [(True, NotProven), (False, VerificationFailed)])
+def test_a_check_of_the_name_of_the_database(renamed: bool, verdict: type[Exception]) -> None:
+    message = 'ERROR:  new row for relation "film" violates check constraint "here"'
+    error = ToolError(message, tool="psql", exit_code=3, stderr=[message])
+    assert type(judge(error, "the scratch server", lambda _: "23514", renamed=renamed)) is verdict
+
+
 @pytest.mark.parametrize(
     ("message", "money", "verdict"),
     [
