@@ -15,7 +15,13 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.checked import Checked
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import fetch_value, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import (
+    Session,
+    fetch_column,
+    fetch_value,
+    session,
+    translated_errors,
+)
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, OpenArchive, is_about_database, open_archive
 from airflow_pgbackup.backup.restore.beside_selection import foreign_partitions, left_out_partition, select_tables
@@ -25,6 +31,7 @@ from airflow_pgbackup.backup.restore.beside_tables import (
     copying_statements,
     move_tables,
 )
+from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
 from airflow_pgbackup.backup.restore.new_database import (
     create_like,
@@ -47,6 +54,7 @@ from airflow_pgbackup.postgres.tools.client_choice import choose_client
 from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.private_directory import PrivateDirectory
 from airflow_pgbackup.quantities import counted
+from airflow_pgbackup.wording import parameter
 
 LEFT_OUT = "foreign keys, triggers, rules, policies, extended statistics and privileges"
 _MAY_TOUCH_OTHERS = frozenset({"FK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"})
@@ -66,11 +74,29 @@ def restore_beside(request: RestoreRequest, schema: str) -> RestoreOutcome:
                 f'schema "{schema}" already exists in {target.connection.label}',
                 hint="Choose another name, or drop that schema if it is left from an earlier restore.",
             )
+        _require_closed(connection, request.options.role or server.user)
     require_may_create(server, "The tables pass through a temporary database: grant the user CREATEDB with ALTER ROLE.")
     as_path = request.manifest.artifact.format not in ("plain", "custom")
     with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
         loader = _open_loader(request, schema, checked, server)
         return request.execute(_BesideRestore(request, schema, server, loader))
+
+
+def _require_closed(connection: Session, owner: str) -> None:
+    """Check that nobody else may use a new schema of a role. The tables in it have no row security policies.
+
+    :raises ConfigurationError: the role's default privileges give others access.
+    """
+    with translated_errors(f"querying the default privileges of {owner}"):
+        others = fetch_column(connection, _MAY_USE_SCHEMAS, [owner])
+    if others:
+        names = ", ".join("PUBLIC" if name is None else quoted(name) for name in others)
+        raise ConfigurationError(
+            f"default privileges of role {owner} give access to the new schema, without row security, to {names}",
+            hint=f"Restore with {parameter('role')}, as a role without such privileges; into a database of its own "
+            f"(mode create); or run ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)} REVOKE ALL ON SCHEMAS FROM "
+            f"{names}.",
+        )
 
 
 def _open_loader(request: RestoreRequest, schema: str, checked: Checked, server: ServerInfo) -> Loader:
@@ -130,8 +156,10 @@ class _BesideRestore:
                 is_final=False,
             )
             warn_of_time_zone(run, new, request.manifest.source.time_zone)
+            new = without_fired_triggers(run, self._server, new, fires=self._loader.fires_event_triggers)
             public_exists = prepare_public_schema(run, new, self._loader.public)
-            self._loader.load(new, single_transaction=False, public_exists=public_exists)
+            with _hinting("does not exist", _NEED_MORE):
+                self._loader.load(new, single_transaction=False, public_exists=public_exists)
             with session(new, run.cancel) as connection:
                 tables, lost = move_tables(connection, request.options.tables, request.options.schemas, schema)
             for line in lost:
@@ -142,7 +170,12 @@ class _BesideRestore:
             options = RestoreOptions(**_ALONE, role=request.options.role)  # type: ignore[arg-type]
             final = ArchiveLoader(run, archive, options, self._server)
             after = f'database "{target.database}" has the new schema "{schema}"'
-            with _hinting(schema), noted_transaction(run, target.connection, None, state, after=after):
+            taken = f'schema "{schema}" already exists'
+            with (
+                _hinting("does not exist", _LACKS),
+                _hinting(taken, "Choose another name: the schema was created during the restore."),
+                noted_transaction(run, target.connection, None, state, after=after),
+            ):
                 final.load(target.connection, single_transaction=True, public_exists=True)
         self._finish(outcome, tables, objects=len(toc.entries))
 
@@ -157,6 +190,10 @@ class _BesideRestore:
             "--no-password", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--no-tablespaces",
             "--strict-names", f"--schema={quoted(self._schema)}", f"--file={file}",
         ]  # fmt: skip
+        with session(params, run.cancel) as connection:
+            encoding = fetch_value(connection, "SHOW server_encoding")
+        if not self._schema.isascii() and encoding != "SQL_ASCII":  # which converts nothing
+            options.append("--encoding=UTF8")  # pg_dump takes the name in the encoding of its output
         argv = [str(client.tool("pg_dump")), *options]
         run_tool(argv, env=client_environment(params), cancel=run.cancel, deadline=run.remaining())
         toc = read_archive_toc(file, "custom", run.check)
@@ -183,22 +220,30 @@ class _BesideRestore:
 
 
 @contextmanager
-def _hinting(schema: str) -> Iterator[None]:
-    """Add a hint to an error of the last step, in which the target lacks something that the tables need."""
+def _hinting(message: str, hint: str) -> Iterator[None]:
+    """Add a hint to an error whose message contains a text."""
     try:
         yield
     except ToolError as error:
-        if f'schema "{schema}" already exists' in error.message:
-            error.hint = "Choose another name: the schema was created during the restore."
-        elif "does not exist" in error.message:
-            error.hint = (
-                "The tables use a type, function or schema that this database lacks: restore that first, or restore "
-                "the backup into a database of its own (mode create)."
-            )
+        if message in error.message:
+            error.hint = hint
         raise
 
 
+_NEED_MORE = "Restoring these tables needs more of the backup: restore it into a database of its own (mode create)."
+_LACKS = (
+    "The tables use a type, function or schema that this database lacks: restore that first, or restore the backup "
+    "into a database of its own (mode create)."
+)
 _REPORT = "Restore into a database of its own (mode create), and report this as a defect."
+# Default privileges in a schema cannot be those of the new one.
+_MAY_USE_SCHEMAS = """
+SELECT DISTINCT r.rolname
+  FROM pg_catalog.pg_default_acl AS d CROSS JOIN pg_catalog.aclexplode(d.defaclacl) AS acl
+  LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = acl.grantee
+ WHERE d.defaclobjtype = 'n' AND acl.grantee <> d.defaclrole AND pg_catalog.pg_get_userbyid(d.defaclrole) = %s
+ ORDER BY 1
+"""
 _SIZE = (
     "SELECT sum(pg_catalog.pg_total_relation_size(c.oid))::bigint FROM pg_catalog.pg_class AS c "
     "JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind = 'r'"

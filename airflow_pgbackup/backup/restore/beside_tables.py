@@ -56,6 +56,7 @@ SELECT i.inhrelid::regclass::text FROM pg_inherits AS i JOIN pg_class AS c ON c.
 # Foreign keys are dropped from all tables: a partition keeps that of its parent when it is detached, and a foreign key
 # that references its parent prevents that.
 _DETACH = (
+    """SELECT format('DROP EVENT TRIGGER %%I', evtname) FROM pg_event_trigger""",
     """SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname) FROM pg_constraint
         WHERE contype = 'f' AND conparentid = 0""",
     """SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass) FROM pg_trigger
@@ -144,13 +145,30 @@ SELECT count(*) FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indrelid
  WHERE i.indisprimary AND n.nspname = %s AND c.relname = %s
 """
 
+_FOREIGN_KEYS = """
+SELECT n.nspname, c.relname, fn.nspname, f.relname
+  FROM pg_constraint AS k
+  JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_class AS f ON f.oid = k.confrelid JOIN pg_namespace AS fn ON fn.oid = f.relnamespace
+ WHERE k.contype = 'f'
+"""
+
 
 def copying_statements(connection: Session, tables: Sequence[MovedTable], schema: str) -> list[str]:
-    """Return, for each table, the statement that copies its rows into the live table.
+    """Return, for each table, the statement that copies its rows into the live table, after those of the tables that it
+    references.
 
     Where the live table has a primary key, rows that exist there are not changed. Comments name what differs.
     """
-    return [line for table in tables if table.root for line in _copying(connection, table, schema)]
+    with translated_errors("querying the foreign keys"):
+        keys = [((row[0], row[1]), (row[2], row[3])) for row in connection.execute(_FOREIGN_KEYS)]
+    left = {(table.schema, table.name): table for table in tables if table.root}
+    lines = []
+    while left:
+        waiting = {child for child, parent in keys if parent in left and child != parent}
+        table = next((name for name in left if name not in waiting), next(iter(left)))  # in a circle, any
+        lines += _copying(connection, left.pop(table), schema)
+    return lines
 
 
 def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Fresh = Callable[..., ConnectionParams]
 Dumped = tuple[dict[str, object], Repository, ConnectionParams]
 
 HOSTILE = "film; drop schema app cascade; --"
+FILM = {"tables": ["film"]}
 INTO = 'rec "1"\'; drop schema app cascade; --'
 
 SHOP = (
@@ -203,3 +205,71 @@ def test_one_partition_of_tables_with_foreign_keys(
     assert value(live, keys) == before
     assert value(live, f"select count(*) from new.{table}") == 1
     assert [one for one in result["warnings"] if "foreign table public.rf_2 is left out" in one]
+
+
+def test_default_privileges_that_open_the_new_schema(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """The tables in it have no row security."""
+    live = fresh_database(
+        server18, None, "create table film (id int)", "alter default privileges grant usage on schemas to pg_monitor"
+    )
+    repository = local(tmp_path / "repository")
+    reference = backup(live, repository)
+    with pytest.raises(ConfigurationError, match='without row security, to "pg_monitor"') as refused:
+        restored(reference, repository, live, mode="into_existing", options=FILM, target={"into_schema": "rec"})
+    with live.connect() as session:
+        session.execute(re.findall(r"run (ALTER .*)\.$", str(refused.value.hint))[0])
+    restored(reference, repository, live, mode="into_existing", options=FILM, target={"into_schema": "rec"})
+
+
+def test_a_plain_dump_with_event_triggers(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+    source = fresh_database(
+        server18,
+        None,
+        "create table film (id int)",
+        "create function no() returns event_trigger language plpgsql as $$ begin raise exception 'no'; end $$",
+        "create event trigger frozen on ddl_command_start execute function no()",
+    )
+    repository = local(tmp_path / "repository")
+    reference = backup(source, repository, format="plain")
+    live = fresh_database(server18)
+    restored(reference, repository, live, mode="into_existing", options=FILM, target={"into_schema": "rec"})
+    assert value(live, "select count(*) from rec.film") == 0
+
+
+def test_a_schema_whose_name_is_not_ascii_in_a_database_not_in_utf8(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    live = fresh_database(server18)
+    with server18.params.connect() as session:
+        session.execute(f"drop database {live.dbname}")  # type: ignore[arg-type]
+        create = f"create database {live.dbname} template template0 encoding 'LATIN1' locale 'C'"
+        session.execute(create)  # type: ignore[arg-type]
+    with live.connect() as session:
+        session.execute("create table film as select 'é' as title")
+    repository = local(tmp_path / "repository")
+    reference = backup(live, repository)
+    restored(reference, repository, live, mode="into_existing", options=FILM, target={"into_schema": "récup"})
+    assert value(live, 'select title from "récup".film') == "é"
+
+
+def test_statements_copy_parents_first(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
+    live = fresh_database(
+        server18,
+        None,
+        "create table node (id int primary key, up int references node)",
+        "create table arc (id int references node)",
+        "insert into node values (1, 1)",
+        "insert into arc values (1)",
+    )
+    repository = local(tmp_path / "repository")
+    options = {"tables": ["arc", "node"]}
+    result = restored(
+        backup(live, repository), repository, live, mode="into_existing", options=options, target={"into_schema": "rec"}
+    )
+    with live.connect() as session:
+        session.execute("truncate node cascade")
+        for statement in result["statements"]:
+            session.execute(statement)
+    assert value(live, "select count(*) from arc") == 1
