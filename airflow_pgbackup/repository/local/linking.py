@@ -68,5 +68,7 @@ def link_into(
             while found.read(CHUNK):
                 pass
             found.check()
+            with place.errors("cannot flush", path):
+                os.fsync(stream.fileno())  # whoever wrote it may not have, and the manifest will be durable
         place.give_name(key, temporary, directory)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -134,8 +135,16 @@ def test_files_of_one_day_are_reported(repository: LocalRepository, tmp_path: Pa
     assert second == "the files of 3 dumps of s/crm were all last written on one day, perhaps when they were copied"
 
 
-def test_links_share_the_bytes(repository: LocalRepository, dumps: Path) -> None:
+def test_links_share_the_bytes(repository: LocalRepository, dumps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush, flushed = os.fsync, set[int]()
+
+    def flushing(descriptor: int) -> None:
+        flushed.add(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushing)
     result: Any = adopt(repository=repository, sources=[dumps], server="s", link=True)
+    assert {path.stat().st_ino for path in dumps.rglob("*.sql*")} <= flushed, "whoever wrote them may not have"
     assert len(result["adopted"]) == 4
     for reference in result["adopted"]:
         manifest = load_manifest(repository, reference)
