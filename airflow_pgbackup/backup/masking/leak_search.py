@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from airflow_pgbackup.backup.masking.samples import SHORTEST, Samples
 
@@ -27,6 +28,20 @@ _COMMON = 10
 """A word of more samples than this, such as *street*, finds none of them."""
 _FEW = 100
 """So many samples are searched for one by one in a MiB."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where values can be found.
+
+    :ivar text: ``column public.ticket.body``.
+    :ivar advice: what to do if one is; ``{column}`` stands for the masked column it comes from.
+    :ivar may_contain: the masked columns whose values may be there.
+    """
+
+    text: str
+    advice: str
+    may_contain: frozenset[str] = frozenset()
 
 
 class Search:
@@ -58,13 +73,13 @@ class Search:
         self._keys = frozenset(self._by_word)
         self._pairs = frozenset(self._by_pair)
         self._check = check
-        self._found: dict[tuple[str, str], set[bytes]] = {}
+        self._found: dict[tuple[Place, str], set[bytes]] = {}
 
-    def text(self, data: bytes, place: str) -> None:
+    def text(self, data: bytes, place: Place) -> None:
         """Search one text."""
         self._note(place, self._contained(_folded(data)))
 
-    def table(self, batches: Iterable[bytes], places: Sequence[str], *, binary: bool = False) -> None:
+    def table(self, batches: Iterable[bytes], places: Sequence[Place], *, binary: bool = False) -> None:
         """Search rows in COPY's text format.
 
         :param places: of the columns.
@@ -84,9 +99,9 @@ class Search:
                     for field, place in zip(row.split(b"\t"), places, strict=False):
                         self._note(place, [needle for needle in present if _occurs(needle, field)])
 
-    def found(self) -> Iterator[tuple[str, str, int]]:
+    def found(self) -> Iterator[tuple[Place, str, int]]:
         """Yield the places with the column that values come from, and how many of its values were found there."""
-        for (place, column), values in sorted(self._found.items()):
+        for (place, column), values in sorted(self._found.items(), key=lambda each: (each[0][0].text, each[0][1])):
             yield place, column, len(values)
 
     def _contained(self, data: bytes) -> list[bytes]:
@@ -108,9 +123,9 @@ class Search:
             found += [needle for pair in self._pairs.intersection(_pairs(words)) for needle in self._by_pair[pair]]
         return found
 
-    def _note(self, place: str, needles: Iterable[bytes]) -> None:
+    def _note(self, place: Place, needles: Iterable[bytes]) -> None:
         for needle in needles:
-            for column in self._columns[needle]:
+            for column in self._columns[needle] - place.may_contain:
                 self._found.setdefault((place, column), set()).add(needle)
 
 

@@ -10,8 +10,8 @@ from psycopg import sql
 
 from airflow_pgbackup.backup.masking.columns import column_text
 from airflow_pgbackup.backup.masking.leak_queries import HIDDEN, RELATIONS, STATISTICS, definitions
-from airflow_pgbackup.backup.masking.leak_search import Search, readable
-from airflow_pgbackup.backup.masking.samples import Samples
+from airflow_pgbackup.backup.masking.leak_search import Place, Search, readable
+from airflow_pgbackup.backup.masking.samples import DOCUMENTS, Samples
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded
 from airflow_pgbackup.quantities import counted
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _BATCH = 1 << 20
 _OVERLAP = 4096
 _NAMED = 5
+_OF_COLUMN = "give it a rule, or name it in leak_check: may_contain"
+_OF_STATISTICS = "give its columns a rule, or name them in leak_check: may_contain"
+_OF_DEFINITION = "change it in the source, or name {column} in leak_check: may_contain if that is no secret"
+_OF_LARGE_OBJECT = "leave them out with large_objects: drop"
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class Leak:
     :ivar place: ``column public.ticket.body``, ``statistics of public.customer.email``, ``large object 16401``, …
     :ivar column: the masked column that the values come from.
     :ivar count: how many of its samples were found there.
+    :ivar advice: what to do about it.
     """
 
     place: str
     column: str
     count: int
+    advice: str = ""
 
     def __str__(self) -> str:
         """Return one printable line, without the values."""
@@ -65,22 +71,38 @@ def find_leaks(
     if not samples:
         return []
     search = Search(samples, check)
+    masked = masking.plan.columns if masking.plan else {}
+    # What an expression leaves of a document is a decision; what it should not have left can be found elsewhere.
+    documents = frozenset(
+        column_text(*key) for key, each in masked.items() if each.rule.method == "sql" and each.column.base in DOCUMENTS
+    )
+    known = frozenset(column_text(*key) for key in masked if _may_contain(masking, *key))
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = ''")
         connection.execute("SET LOCAL bytea_output = hex")
         _require_all_rows(connection)
         for schema, table, columns, types in connection.execute(RELATIONS).fetchall():
-            allowed = {column for column in columns if _may_contain(masking, schema, table, column)}
-            _search_table(connection, search, (schema, table), dict(zip(columns, types, strict=True)), allowed)
+            places = {
+                column: Place(f"column {name}", _OF_COLUMN, documents if name in documents else frozenset())
+                for column in columns
+                for name in [column_text(schema, table, column)]
+                if not _may_contain(masking, schema, table, column)
+            }
+            binary = any(kind == "bytea" for column, kind in zip(columns, types, strict=True) if column in places)
+            _search_table(connection, search, (schema, table), places, binary=binary)
         for place, schema, table, columns, text in connection.execute(STATISTICS):
             # Statistics are computed from rows, so a leak from one of the other columns was already found in the rows.
             if not any(_may_contain(masking, schema, table, column) for column in columns):
-                search.text(readable(encoded(text or "")), place)
+                among = documents.intersection(column_text(schema, table, column) for column in columns)
+                left = documents if among else frozenset()
+                search.text(readable(encoded(text or "")), Place(place, _OF_STATISTICS, left))
         for place, text in connection.execute(definitions(connection.info.server_version)):
-            search.text(readable(encoded(text or "")), place)
+            search.text(readable(encoded(text or "")), Place(place, _OF_DEFINITION, known))
         _search_large_objects(connection, search)
-    return [Leak(*each) for each in search.found()]
+    return [
+        Leak(place.text, column, count, place.advice.format(column=column)) for place, column, count in search.found()
+    ]
 
 
 def _may_contain(masking: Masking, schema: str, table: str, column: str) -> bool:
@@ -101,22 +123,17 @@ def _search_table(
     connection: psycopg.Connection[Any],
     search: Search,
     table: tuple[str, str],
-    types: Mapping[str, str],
-    allowed: set[str],
+    places: Mapping[str, Place],
+    *,
+    binary: bool,
 ) -> None:
-    columns = [column for column in types if column not in allowed]
-    if not columns:
+    if not places:
         return
-    binary = any(types[column] == "bytea" for column in columns)
     query = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT").format(
-        sql.SQL(", ").join(map(Identifier, columns)), Identifier(*table)
+        sql.SQL(", ").join(map(Identifier, places)), Identifier(*table)
     )
     with connection.cursor().copy(query) as copy:
-        search.table(
-            _batches(bytes(each) for each in copy),
-            [f"column {column_text(*table, each)}" for each in columns],
-            binary=binary,
-        )
+        search.table(_batches(bytes(each) for each in copy), list(places.values()), binary=binary)
 
 
 def _batches(rows: Iterable[bytes]) -> Iterator[bytes]:
@@ -136,7 +153,7 @@ def _search_large_objects(connection: psycopg.Connection[Any], search: Search) -
     # lo_get() needs the right to read each of them; pg_largeobject that of a superuser.
     oids = connection.execute("SELECT oid FROM pg_largeobject_metadata ORDER BY oid").fetchall()
     for (oid,) in oids:
-        place, offset, rest = f"large object {oid}", 0, b""
+        place, offset, rest = Place(f"large object {oid}", _OF_LARGE_OBJECT), 0, b""
         while data := connection.execute("SELECT lo_get(%s, %s, %s)", [oid, offset, _BATCH]).fetchone()[0]:  # type: ignore[index]
             offset += len(data)
             search.text(rest + data, place)

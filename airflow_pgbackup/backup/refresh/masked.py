@@ -21,7 +21,7 @@ from airflow_pgbackup.postgres.archive.reader import ArchiveReader
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.quantities import counted
-from airflow_pgbackup.text import first_of
+from airflow_pgbackup.text import first_of, printable
 
 _CONSTRAINTS = frozenset({"CONSTRAINT", "INDEX", "FK CONSTRAINT"})
 _MOST_LEAKS = 20
@@ -111,10 +111,7 @@ class MaskedLoad:
             leaks = find_leaks(connection, self._samples, self._masking, check=run.check)
         if leaks:
             raise MaskingError(
-                [
-                    f"not masked: {leak}; give it a rule, or name it in leak_check: may_contain"
-                    for leak in leaks[:_MOST_LEAKS]
-                ]
+                [printable(f"not masked: {leak}; {leak.advice}") for leak in leaks[:_MOST_LEAKS]]
                 + ([f"and {len(leaks) - _MOST_LEAKS} more places"] if len(leaks) > _MOST_LEAKS else [])
             )
         run.log(f"searched the copy for {counted(self.values, 'value')} of masked columns: none found")

@@ -16,6 +16,8 @@ import pytest
 from builds import BUILDS, Build, each
 
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, find_leaks, load_rules, sample_values
+from airflow_pgbackup.backup.masking.columns import Column
+from airflow_pgbackup.backup.masking.masked_column import Masked
 from airflow_pgbackup.backup.masking.rules import Rule
 from airflow_pgbackup.backup.masking.samples import _Choice
 from airflow_pgbackup.errors import MaskingError
@@ -538,7 +540,8 @@ def test_values_are_found_within_any_text(server18: PostgresServer, fresh_databa
 @pytest.mark.parametrize("array", [False, True])
 def test_a_sample_of_bytea_is_its_text(array: bool) -> None:
     digits = "Jörg Österreich".encode().hex()
-    choice = _Choice(100, Rule("hash", length=32), frozenset(), array, binary=True)
+    column = Column("public", "t", "c", "bytea", "bytea", array=array)
+    choice = _Choice(100, Masked(column, Rule("hash", length=32)), frozenset())
     choice.offer((rf'{{"\\\\x{digits}"}}' if array else rf"\\x{digits}").encode())
     assert choice.values() == {"Jörg Österreich".encode()}
 

@@ -14,6 +14,7 @@ from restoring import value
 
 from airflow_pgbackup.backup.dump import dump_database
 from airflow_pgbackup.backup.masking import MaskingKey, load_rules
+from airflow_pgbackup.backup.masking.dictionaries import make_words
 from airflow_pgbackup.backup.refresh import refresh
 from airflow_pgbackup.backup.subset import Subset
 from airflow_pgbackup.backup.verify import verify
@@ -177,6 +178,63 @@ def test_wildcards_for_columns_of_tables_that_are_left_out(refreshed: Refresh) -
         refreshed(tables, rules.replace(".ip'", ".pi'").replace(RULES, RULES + "  public.access.ip: keep\n"))
     with pytest.raises(PgBackupError, match=r"public\.customer\.emial: no such column"):
         refreshed(tables, rules + "  public.customer.emial: null\n", subset=Subset(tables=("public.customer",)))
+
+
+def test_constants_of_definitions_are_reported_with_a_way_out(refreshed: Refresh) -> None:
+    tables = (
+        "create type mood as enum ('excited', 'depressed')",
+        "create table person (mood mood, gender text check (gender in ('female', 'diverse')))",
+        "insert into person values ('depressed', 'female')",
+    )
+    rules = "columns:\n  public.person.mood: null\n  public.person.gender: {fixed: diverse}\n"
+    with pytest.raises(PgBackupError) as refused:
+        refreshed(tables, rules)
+    assert "person_gender_check has 1 value of public.person.gender; change it in the source, or name" in str(
+        refused.value
+    )
+    assert "mood" not in str(refused.value)
+    assert refreshed(tables, rules + "leak_check: {may_contain: [public.person.gender]}\n")["masked_columns"] == 2
+
+
+DOCUMENTS = (
+    "create table account (profile jsonb)",
+    "create index on account ((profile ->> 'preferred_language'))",
+    "insert into account select jsonb_build_object('email', 'person' || n || '@corp.example', 'phone', 4944100000 + n, "
+    "'preferred_language', 'de', 'zone', 'Europe/Berlin') from generate_series(1, 50) n",
+)
+
+
+@pytest.mark.parametrize("rule", ["null", "{sql: \"profile - 'email' - 'phone'\"}"])
+def test_strings_of_documents_are_searched_for_and_keys_are_not(refreshed: Refresh, rule: str) -> None:
+    rules = f"columns:\n  public.account.profile: {rule}\n"
+    assert refreshed(DOCUMENTS, rules)["searched_values"] == 100
+    calls = ("create table call (line text)", "insert into call values ('4944100007'), ('of person7@corp.example')")
+    with pytest.raises(PgBackupError, match=r"column public\.call\.line has 2 values of public\.account\.profile"):
+        refreshed((*DOCUMENTS, *calls), rules + "leak_check: {samples: 101}\n")
+
+
+def test_a_fake_that_is_the_name_of_somebody_else_is_no_leak(refreshed: Refresh) -> None:
+    words = make_words("first_name", ["en_US"], 1, "UTF8"), make_words("last_name", ["en_US"], 1, "UTF8")
+    first, last = (
+        ", ".join(f"'{word.replace(chr(39), chr(39) * 2)}'" for word in sorted(set(each))[:120]) for each in words
+    )
+    tables = (
+        "create table customer (name text)",
+        f"insert into customer select f || ' ' || l from unnest(array[{first}]) f, unnest(array[{last}]) l "
+        "where l not like '% %' union all select 'Qxzv Mustermann' || n from generate_series(1, 9) n",
+    )
+    done = refreshed(tables, "columns:\n  public.customer.name: {fake: name}\n")
+    assert done["searched_values"] >= 9
+
+
+def test_the_prefix_of_a_text_is_not_the_text(refreshed: Refresh) -> None:
+    tables = (
+        "create table person (name text, note text)",
+        "insert into person values ('Erika Mustermann', 'of erika mustermann')",
+    )
+    rules = "columns:\n  public.person.name: {generalize: {prefix: 5}}\n  public.person.note: keep\n"
+    with pytest.raises(PgBackupError, match=r"column public\.person\.note has 1 value of public\.person\.name"):
+        refreshed(tables, rules)
 
 
 def test_partitions_without_their_table_have_its_rules(refreshed: Refresh) -> None:
