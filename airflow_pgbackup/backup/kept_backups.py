@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from airflow_pgbackup.backup.set_members import unusable_members
+from airflow_pgbackup.backup.set_members import SetMembers
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -95,24 +95,21 @@ class KeptBackups:
         for one in counted:
             if not self.policy.counts(backup := now[one.folder]):
                 why = f"kept backup {backup.id} no longer counts: it {backup.standing}"
-                self._hold(one.series, why)
+                self.hold(one.series, why)
         return self.apply(decisions)
 
-    def hold(self, server: str, why: str) -> None:
-        """Keep all backups of a server."""
-        self._hold(server, why)
+    def hold(self, what: Series | str, why: str) -> None:
+        """Keep all backups of a series, or of a server."""
+        if what not in self._held:
+            self._held[what] = why
+            self.note(f"{what}: {why}: nothing is deleted")
 
     def apply(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Return decisions without the deletions of what is held."""
         return [self._unless_held(decision) for decision in decisions]
 
     def _hold_server(self, series: Series, id: str, reason: str) -> None:
-        self._hold(series.server, f"backup {series}/{id} of the newest complete set {reason}")
-
-    def _hold(self, what: Series | str, why: str) -> None:
-        if what not in self._held:
-            self._held[what] = why
-            self.note(f"{what}: {why}: nothing is deleted")
+        self.hold(series.server, f"backup {series}/{id} of the newest complete set {reason}")
 
     def _unless_held(self, decision: Decision) -> Decision:
         series = decision.backup.series
@@ -134,7 +131,8 @@ class KeptBackups:
     def _why_unusable(self, member: SetMember) -> str | None:
         self.cancel.check()
         try:
-            return next((why for _, why in unusable_members(self.repository, [member], now=self._now())), None)
+            unusable = SetMembers(self.repository, now=self._now()).unusable([member])
+            return unusable[0][1] if unusable else None
         except RepositoryError as error:
             return f"cannot be read: {error.message}"
 

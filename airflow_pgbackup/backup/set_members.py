@@ -66,13 +66,6 @@ class SetMembers:
         return self._reasons[key]
 
 
-def unusable_members(
-    repository: Repository, members: Iterable[SetMember], *, now: datetime | None = None
-) -> list[tuple[SetMember, str]]:
-    """Return the members that cannot be used, as :meth:`SetMembers.unusable` does."""
-    return SetMembers(repository, now=now).unusable(members)
-
-
 def named(unusable: Iterable[tuple[SetMember, str]], most: int = 3) -> str:
     """Return the first of these members with their reasons as one line."""
     return "; ".join([f"{member.database or 'globals'} {why}" for member, why in unusable][:most])

@@ -65,7 +65,7 @@ def run(session: Session) -> None:
 
 
 def _lines(outcome: Mapping[str, Any]) -> list[str]:
-    """What happened."""
+    """Return the result as lines."""
     warnings = [f"warning: {line}" for line in outcome["warnings"]]
     if outcome["dry_run"]:
         return [f"from backup {outcome['backup']}, this would be done:", *outcome["plan"], *warnings]
@@ -73,8 +73,9 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         f"refreshed {outcome['target']} from {outcome['backup']} in {outcome['duration_seconds']:.1f} s",
         *warnings,
     ]
-    if hidden := len(outcome["not_reapplied"]) - _SHOWN:
-        lines += [f"{hidden} more owners and grants were not re-applied: see --json"] * (hidden > 0)
+    if (hidden := len(outcome["not_reapplied"]) - _SHOWN) > 0:
+        more = counted(hidden, "more owner or grant", "more owners and grants")
+        lines.append(f"{more} not re-applied: see --json")
     if outcome["masked_columns"]:
         values = outcome["searched_values"]
         searched = f"searched the copy for {counted(values, 'source value')} and found none"

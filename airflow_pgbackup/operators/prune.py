@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 _RULES = (
-    *("keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within"),
+    "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within",
     "keep_labels",
-)
+)  # fmt: skip
 
 
 class PgBackupPruneOperator(PgBackupOperator):

@@ -13,8 +13,6 @@ from airflow.plugins_manager import AirflowPlugin
 
 from airflow_pgbackup.links import PAGE_PREFIX, PAGE_ROUTE
 
-PREFIX, ROUTE = PAGE_PREFIX, PAGE_ROUTE
-
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -41,15 +39,15 @@ class BackupsPlugin(AirflowPlugin):
     """What Airflow registers; see "Plugins" and "External views" in Airflow's documentation."""
 
     name = "pgbackup"
-    fastapi_apps = [{"name": "pgbackup", "app": _LazyApp(), "url_prefix": PREFIX}]  # noqa: RUF012
+    fastapi_apps = [{"name": "pgbackup", "app": _LazyApp(), "url_prefix": PAGE_PREFIX}]  # noqa: RUF012
     external_views = [  # noqa: RUF012
         {
             "name": "Backups",
-            "href": f"{PREFIX[1:]}/",  # relative to Airflow's base URL
+            "href": f"{PAGE_PREFIX[1:]}/",  # relative to Airflow's base URL
             "destination": "nav",
             "nav_top_level": True,
-            "url_route": ROUTE,
-            "icon": f"{PREFIX[1:]}/static/icon-light.svg",
-            "icon_dark_mode": f"{PREFIX[1:]}/static/icon-dark.svg",
+            "url_route": PAGE_ROUTE,
+            "icon": f"{PAGE_PREFIX[1:]}/static/icon-light.svg",
+            "icon_dark_mode": f"{PAGE_PREFIX[1:]}/static/icon-dark.svg",
         }
     ]

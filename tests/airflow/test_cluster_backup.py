@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from airflow_pgbackup.backup.set_members import unusable_members
+from airflow_pgbackup.backup.set_members import SetMembers
 from airflow_pgbackup.embedded import S3Server, postgres_bin_dir
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.backup_set import BackupSet
@@ -195,7 +195,7 @@ def note(context, result=None):
     later, earlier = list_sets(repository, "main")
     assert (later.status, earlier.status) == ("partial", "complete")
     assert earlier.id == first.results["all.set"]["id"]
-    assert unusable_members(repository, read_set(repository, "main", earlier.id).members) == []
+    assert SetMembers(repository).unusable(read_set(repository, "main", earlier.id).members) == []
 
 
 def test_a_cleared_dump_that_never_starts_again_is_missing(

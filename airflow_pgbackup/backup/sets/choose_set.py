@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import discard
-from airflow_pgbackup.backup.set_members import GONE, named, unusable_members
+from airflow_pgbackup.backup.set_members import GONE, SetMembers, named
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -82,9 +82,8 @@ def _problem(repository: Repository, one: ListedSet) -> str | None:
     """Return why a set is not to be chosen on its own. A backup that was removed is an error of the restore."""
     if one.status != "complete":
         return "is partial"
-    failed = [
-        each for each in unusable_members(repository, read_listed_set(repository, one).members) if each[1] != GONE
-    ]
+    unusable = SetMembers(repository).unusable(read_listed_set(repository, one).members)
+    failed = [each for each in unusable if each[1] != GONE]
     return f"has a backup that cannot be used: {named(failed)}" if failed else None
 
 

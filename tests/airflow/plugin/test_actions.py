@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from honest import write_backup
 
 from airflow_pgbackup.backup.overview import Target, Targets
-from airflow_pgbackup.plugin import PREFIX, actions, cache, csrf, forms
+from airflow_pgbackup.links import PAGE_PREFIX
+from airflow_pgbackup.plugin import actions, cache, csrf, forms
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.plugin.dag_runs import Refused
 from airflow_pgbackup.plugin.sources import Source
@@ -128,14 +129,16 @@ def runs() -> list[tuple[str, str, dict[str, Any], str | None]]:
 def form(client: TestClient, backup: str, action: str = "verify", series: Series = APP) -> dict[str, str]:
     """The fields of the form for an action on the page of a backup."""
     asked = {"repository": "0", "series": series.path, "id": backup}
-    page = client.get(f"{PREFIX}/backup", params=asked)
+    page = client.get(f"{PAGE_PREFIX}/backup", params=asked)
     assert page.status_code == 200, page.text
     (found,) = [each for each in page.text.split("<form ") if f'action="actions/{action}"' in each]
     return {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', found)}
 
 
 def post(client: TestClient, fields: dict[str, str], action: str = "verify", **headers: str) -> Any:
-    return client.post(f"{PREFIX}/actions/{action}", data=fields, headers={"Origin": "http://airflow.test", **headers})
+    return client.post(
+        f"{PAGE_PREFIX}/actions/{action}", data=fields, headers={"Origin": "http://airflow.test", **headers}
+    )
 
 
 def words(answer: Any) -> str:
@@ -152,7 +155,7 @@ def test_an_action_triggers_its_dag_for_that_backup(
     ((dag_id, run_id, conf, who),) = runs()
     assert (dag_id, who) == (f"{action}_one", "user")
     assert conf == {"repository": repository.uri, "series": "prod/app", "backup_id": backup}
-    shown = client.get(urlsplit(answer.headers["location"]).path.replace("..", PREFIX), params=query(answer))
+    shown = client.get(urlsplit(answer.headers["location"]).path.replace("..", PAGE_PREFIX), params=query(answer))
     assert shown.status_code == 200
     assert f"{forms.ACTIONS[action].noun} of prod/app, backup {backup}: the run is queued." in words(shown)
     assert f'href="../dags/{action}_one/runs/{run_id}"' in shown.text
@@ -325,7 +328,7 @@ def test_a_backup_that_was_removed_since_the_last_action(
     [b"", b"repository", b"\xff=1", b"series=a&series=b", b"&".join(b"a%d=1" % i for i in range(99)), b"x" * 99_999],
 )
 def test_a_body_that_is_no_form(body: bytes, visitor: Visitor, backup: str) -> None:
-    answer = visitor("user").post(f"{PREFIX}/actions/verify", content=body)
+    answer = visitor("user").post(f"{PAGE_PREFIX}/actions/verify", content=body)
     assert answer.status_code == 400
     assert "the request is not a form of this page" in words(answer)
 
@@ -339,7 +342,7 @@ def test_hostile_names_reach_the_dag_as_their_folder(
     answer = post(client, form(visitor("user"), id, series=series))
     assert answer.status_code == 303, answer.text
     assert [run[2]["series"] for run in runs()] == [series.path]
-    assert "<script>alert" not in client.get(f"{PREFIX}/run", params=query(answer)).text
+    assert "<script>alert" not in client.get(f"{PAGE_PREFIX}/run", params=query(answer)).text
 
 
 @pytest.mark.parametrize(
@@ -382,7 +385,7 @@ def test_nothing_can_be_done_unless_it_is_configured(
 
 def buttons(client: TestClient, backup: str) -> list[str]:
     asked = {"repository": "0", "series": APP.path, "id": backup}
-    return re.findall(r"<button title=[^>]*>([^<]*)</button>", client.get(f"{PREFIX}/backup", params=asked).text)
+    return re.findall(r"<button title=[^>]*>([^<]*)</button>", client.get(f"{PAGE_PREFIX}/backup", params=asked).text)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +396,7 @@ def buttons(client: TestClient, backup: str) -> list[str]:
 def test_a_run_that_no_form_made(
     params: dict[str, str], visitor: Visitor, repository: Repository, configured: None
 ) -> None:
-    answer = visitor("admin").get(f"{PREFIX}/run", params=params)
+    answer = visitor("admin").get(f"{PAGE_PREFIX}/run", params=params)
     assert answer.status_code == 404
     assert "there is no such run" in words(answer)
 
@@ -413,7 +416,7 @@ def test_a_run_with_the_id_of_a_form_and_another_conf(
     answer = post(visitor("user"), form(visitor("user"), backup))
     with create_session() as session:
         session.execute(update(DagRun).where(DagRun.dag_id.in_(DAG_IDS)).values(conf=conf))
-    shown = visitor("user").get(f"{PREFIX}/run", params=query(answer))
+    shown = visitor("user").get(f"{PAGE_PREFIX}/run", params=query(answer))
     assert (shown.status_code, "there is no such backup" in words(shown)) == (404, True)
 
 
@@ -441,27 +444,30 @@ def test_the_state_of_a_run_shows(visitor: Visitor, backup: str) -> None:
 
     client = visitor("user")
     answer = post(client, form(client, backup))
-    assert 'http-equiv="refresh"' in client.get(f"{PREFIX}/run", params=query(answer)).text
+    assert 'http-equiv="refresh"' in client.get(f"{PAGE_PREFIX}/run", params=query(answer)).text
     for state, look in (("success", "lead good"), ("failed", "lead bad")):
         with create_session() as session:
             session.execute(update(DagRun).where(DagRun.dag_id.in_(DAG_IDS)).values(state=state))
-        shown = client.get(f"{PREFIX}/run", params=query(answer))
+        shown = client.get(f"{PAGE_PREFIX}/run", params=query(answer))
         assert f"the run is {state}." in words(shown)
         assert f'class="{look}"' in shown.text
         assert "refresh" not in shown.text
         back = html.unescape(re.findall(r'href="(backup[^"]*)"', shown.text)[0])
-        assert client.get(f"{PREFIX}/{back}").status_code == 200
+        assert client.get(f"{PAGE_PREFIX}/{back}").status_code == 200
 
 
 def test_an_invalid_configuration_of_the_page(visitor: Visitor, backup: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = form(visitor("user"), backup)
     monkeypatch.setenv("PGBACKUP_PAGE_LEVEL", "some")
-    for answer in (post(visitor("user"), fields), visitor("user").get(f"{PREFIX}/run?action=verify&form={'0' * 16}")):
+    for answer in (
+        post(visitor("user"), fields),
+        visitor("user").get(f"{PAGE_PREFIX}/run?action=verify&form={'0' * 16}"),
+    ):
         assert answer.status_code == 500
         assert "setting page_level is 'some' Choose one of integrity, archive, restore." in words(answer)
 
 
 def test_get_does_nothing(visitor: Visitor, backup: str) -> None:
-    answer = visitor("admin").get(f"{PREFIX}/actions/verify", params=form(visitor("admin"), backup))
+    answer = visitor("admin").get(f"{PAGE_PREFIX}/actions/verify", params=form(visitor("admin"), backup))
     assert (answer.status_code, answer.headers["location"]) == (303, "../")
     assert runs() == []

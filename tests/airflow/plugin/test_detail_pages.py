@@ -17,7 +17,8 @@ from honest import verification_of, write_backup, write_verification
 from nights import night
 
 from airflow_pgbackup.backup.pin import pin
-from airflow_pgbackup.plugin import PREFIX, cache, details
+from airflow_pgbackup.links import PAGE_PREFIX
+from airflow_pgbackup.plugin import cache, details
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series, VerificationName, backup_folder
 from airflow_pgbackup.repository.manifest import Encryption, Manifest
@@ -30,7 +31,7 @@ HOSTILE = "<script>alert(1)</script>\u202e'\"../{{ 7*7 }}"
 
 
 def get(visitor: Visitor, path: str, status: int = 200) -> str:
-    answer = visitor("viewer").get(f"{PREFIX}/{path}")
+    answer = visitor("viewer").get(f"{PAGE_PREFIX}/{path}")
     assert answer.status_code == status, answer.text
     assert "Traceback" not in answer.text
     return answer.text

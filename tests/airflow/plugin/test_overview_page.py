@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 from honest import write_backup
 from nights import night
 
-from airflow_pgbackup.plugin import PREFIX, BackupsPlugin, cache, pages
+from airflow_pgbackup.links import PAGE_PREFIX
+from airflow_pgbackup.plugin import BackupsPlugin, cache, pages
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
@@ -32,7 +33,7 @@ HOSTILE = ["<script>alert(1)</script>", "../../etc/passwd", "a'b\"c", "\u202egnp
 
 
 def see(visitor: Visitor, role: str | None = "viewer", path: str = "/") -> str:
-    answer = visitor(role).get(f"{PREFIX}{path}")
+    answer = visitor(role).get(f"{PAGE_PREFIX}{path}")
     assert answer.status_code == 200, answer.text
     return answer.text
 
@@ -55,7 +56,7 @@ def add(repository: Repository, database: str, age: timedelta, *looks: str) -> N
 @pytest.mark.parametrize("path", EVERY)
 def test_nobody_sees_anything_without_a_login(visitor: Visitor, repository: Repository, path: str) -> None:
     add(repository, "payroll", HOUR, "archive-pass")
-    answer = visitor(None).get(f"{PREFIX}{path}")
+    answer = visitor(None).get(f"{PAGE_PREFIX}{path}")
     assert answer.status_code in (401, 404)
     assert "payroll" not in answer.text
     if not path.startswith("/.."):  # which a client resolves to a path outside of the app
@@ -66,27 +67,27 @@ def test_nobody_sees_anything_without_a_login(visitor: Visitor, repository: Repo
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
 def test_no_method_without_a_login(visitor: Visitor, repository: Repository, method: str) -> None:
     for path in EVERY[:-1]:
-        assert visitor(None).request(method, f"{PREFIX}{path}").status_code == 401
+        assert visitor(None).request(method, f"{PAGE_PREFIX}{path}").status_code == 401
         if method != "HEAD":
-            assert visitor("admin").request(method, f"{PREFIX}{path}").status_code == 404
+            assert visitor("admin").request(method, f"{PAGE_PREFIX}{path}").status_code == 404
 
 
 def test_head_answers_as_get_does(visitor: Visitor, repository: Repository) -> None:
     client = visitor("viewer")
     for path in EVERY[:-1]:
-        asked, headed = client.get(f"{PREFIX}{path}"), client.head(f"{PREFIX}{path}")
+        asked, headed = client.get(f"{PAGE_PREFIX}{path}"), client.head(f"{PAGE_PREFIX}{path}")
         assert (headed.status_code, headed.headers["content-type"]) == (
             asked.status_code,
             asked.headers["content-type"],
         )
-    assert client.head(f"{PREFIX}/").status_code == 200
+    assert client.head(f"{PAGE_PREFIX}/").status_code == 200
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c"])
 def test_a_forged_login(visitor: Visitor, repository: Repository, token: str) -> None:
     client = visitor(None)
     client.cookies.set("_token", token)
-    assert client.get(f"{PREFIX}/").status_code in (401, 403)
+    assert client.get(f"{PAGE_PREFIX}/").status_code in (401, 403)
 
 
 @pytest.mark.parametrize("role", ["viewer", "user", "op", "admin"])
@@ -98,7 +99,7 @@ def test_who_may_see_assets_sees_the_page(visitor: Visitor, repository: Reposito
 def test_every_response_forbids_what_the_page_does_not_need(visitor: Visitor, repository: Repository) -> None:
     for role in ("viewer", None):
         for path in EVERY[:-1]:
-            headers = visitor(role).get(f"{PREFIX}{path}").headers
+            headers = visitor(role).get(f"{PAGE_PREFIX}{path}").headers
             policy = headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "script-src 'self'" in policy
@@ -241,7 +242,7 @@ def test_an_invalid_setting_is_named(
     visitor: Visitor, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(f"PGBACKUP_{name}", value)
-    answer = visitor("viewer").get(f"{PREFIX}/")
+    answer = visitor("viewer").get(f"{PAGE_PREFIX}/")
     assert answer.status_code == 500
     assert says in words(answer.text)
     assert "HINT" not in answer.text
@@ -253,7 +254,7 @@ def test_a_secret_in_a_uri_is_shown_to_nobody(
     visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch, uri: str
 ) -> None:
     monkeypatch.setenv("PGBACKUP_PAGE_REPOSITORIES", f"{repository.uri}, {uri}")
-    answer = visitor("viewer").get(f"{PREFIX}/")
+    answer = visitor("viewer").get(f"{PAGE_PREFIX}/")
     assert answer.status_code == 500
     assert "page_repositories is invalid: URI 2 holds credentials or options" in words(answer.text)
     assert "hunter2" not in answer.text

@@ -10,13 +10,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from fastapi.testclient import TestClient
 
-from airflow_pgbackup.links import BackupPageLink, PlaceOnPage
-from airflow_pgbackup.plugin import PREFIX, ROUTE
+from airflow_pgbackup.links import PAGE_PREFIX, PAGE_ROUTE, BackupPageLink, PlaceOnPage
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.provider_info import get_provider_info
 
-START = f"plugin/{ROUTE}{PREFIX}/"
+START = f"plugin/{PAGE_ROUTE}{PAGE_PREFIX}/"
 
 
 class Task:
@@ -133,6 +132,6 @@ dump >> [one, every, roles]
     }
     assert found["mapped"] == START + backup
     for address in {*found.values()} - {""}:
-        page = visitor("viewer").get(address.removeprefix(f"plugin/{ROUTE}"))
+        page = visitor("viewer").get(address.removeprefix(f"plugin/{PAGE_ROUTE}"))
         assert page.status_code == 200, page.text
-    assert run.results["dump"]["id"] in visitor("viewer").get(f"{PREFIX}/{backup}").text
+    assert run.results["dump"]["id"] in visitor("viewer").get(f"{PAGE_PREFIX}/{backup}").text
