@@ -18,8 +18,6 @@ from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import LiteralString
 
 INTERVAL = 5.0
@@ -82,9 +80,7 @@ class LockWatch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join(1.0)  # a connection that hangs holds nothing up
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from airflow_pgbackup.postgres.tools.cancel import Cancel
@@ -43,9 +43,7 @@ class Interruption:
                 self._previous[number] = signal.signal(number, self._stop)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             # The process ends now: one more Ctrl-C would only end it with a traceback.
             ends = number == signal.SIGINT and self._received
