@@ -6,10 +6,13 @@ processor. So a task that fails attaches both to its exception, and pushes them 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_pgbackup.text import encodable
+
+log = logging.getLogger(__name__)
 
 XCOM_KEY = "pgbackup_failure"
 _ATTRIBUTE = "pgbackup_cause"
@@ -33,8 +36,8 @@ def leave_cause(context: Any, error: BaseException, cause: Cause) -> None:
         if context["dag"].on_failure_callback:
             short = {name: text and text[:_LONGEST] for name, text in cause._asdict().items()}
             context["ti"].xcom_push(XCOM_KEY, encodable(short))
-    except Exception:  # noqa: BLE001, S110  # the task has failed for another reason, which its log has
-        pass
+    except Exception as not_left:  # noqa: BLE001  # the task has failed for another reason, which its log has
+        log.debug("the cause was not left for the alert: %r", not_left)
 
 
 def find_cause(context: Any) -> Cause | None:
@@ -47,7 +50,8 @@ def find_cause(context: Any) -> Cause | None:
     try:
         ti = context["ti"]
         found = ti.xcom_pull(task_ids=ti.task_id, key=XCOM_KEY, map_indexes=ti.map_index)
-    except Exception:  # noqa: BLE001  # the last task is unknown, or the API server does not answer
+    except Exception as error:  # noqa: BLE001  # the last task is unknown, or the API server does not answer
+        log.debug("the cause was not found for the alert: %r", error)
         return None
     if isinstance(found, Mapping) and isinstance(message := found.get("message"), str):
         hint = found.get("hint")
