@@ -77,7 +77,6 @@ class Source:
     server_version_num: int
     database: str
     encoding: str
-    in_recovery: bool
     size_bytes: int
     tables: int | None
     extensions: Mapping[str, str] | None = None
@@ -139,7 +138,6 @@ def describe_source(connection: ConnectionParams, *, cluster: bool = False) -> S
         number,
         database,
         encoding,
-        in_recovery,
         size,
         tables,
         extensions,

@@ -109,6 +109,8 @@ def find_set(repository: Repository, server: str, set_id: str) -> ListedSet:
 def read_set(repository: Repository, server: str, set_id: str, *, now: datetime | None = None) -> BackupSet:
     """Return what the newest file of a backup set says. Files from the future are ignored.
 
+    For scripts of users, and tests: the verbs list sets first, and use :func:`read_listed_set`.
+
     :param now: with a time zone; by default the current time.
     :raises BackupNotFound: there is no such set.
     :raises ManifestError: the newest file is invalid; older ones then do not count either.

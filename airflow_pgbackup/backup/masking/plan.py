@@ -25,16 +25,14 @@ class Plan:
     :ivar columns: the masked columns by name, those of partitioned tables too.
     :ivar rules: by column; that of a column without one is missing.
     :ivar explicit: columns whose rule names them without wildcards, or names those of a parent.
-    :ivar without_rule: columns without a rule in tables under rules.
     :ivar unused: patterns that fit no column.
-    :ivar problems: why the rules cannot hold; empty if they can. They include ``without_rule`` and ``unused``.
+    :ivar problems: why the rules cannot hold; empty if they can. They include ``unused``.
     """
 
     tables: Sequence[tuple[Table, Sequence[Masked]]]
     columns: Mapping[Key, Masked]
     rules: Mapping[Key, Rule]
     explicit: AbstractSet[Key]
-    without_rule: Sequence[Column]
     unused: Sequence[ColumnPattern]
     problems: Sequence[Problem]
 
@@ -62,7 +60,6 @@ class _Planner:
         self._problems: list[Problem] = []
         self._columns: dict[Key, Column] = {}
         self._assigned: dict[Key, Rule] = {}
-        self._without_rule: list[Column] = []
         self._used: set[ColumnPattern] = set()
         self._explicit: set[Key] = set()
 
@@ -86,7 +83,6 @@ class _Planner:
             masked,
             self._assigned,
             self._explicit,
-            self._without_rule,
             unused,
             self._problems,
         )
@@ -109,7 +105,6 @@ class _Planner:
             if rule is not None:
                 self._assigned[column.key] = rule
             elif not column.generated:
-                self._without_rule.append(column)
                 self._problem((), f"{column}: no rule, but other columns of its table have one; add keep or another")
 
     def _generations(self, table: Table) -> list[list[tuple[str, str]]]:

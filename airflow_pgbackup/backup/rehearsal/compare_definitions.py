@@ -209,7 +209,7 @@ def _unequal(copy: RestoredCopy, dumped: ToolProcess) -> tuple[Objects, Objects,
     if not copy.dump.is_plain:
         entries = (entry for entry in copy.entries if entry.dump_id not in copy.skipped)
         # The table of contents comes first, so large objects need not be read.
-        return unequal(entries, iterate_toc(dumped.stdout, what="the dump of the copy"))
+        return unequal(entries, iterate_toc(dumped.stdout))
     with open_script(copy.dump) as source:
         archived = script_objects(source)
     restored = script_objects(dumped.stdout)

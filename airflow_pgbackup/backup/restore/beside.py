@@ -78,7 +78,7 @@ def restore_beside(request: RestoreRequest, schema: str) -> RestoreOutcome:
     require_may_create(server, "The tables pass through a temporary database: grant the user CREATEDB with ALTER ROLE.")
     as_path = request.manifest.artifact.format not in ("plain", "custom")
     with request.checked(request.repository, request.manifest, as_path=as_path) as checked:
-        loader = _open_loader(request, schema, checked, server)
+        loader = _open_loader(request, checked, server)
         return request.execute(_BesideRestore(request, schema, server, loader))
 
 
@@ -99,13 +99,13 @@ def _require_closed(connection: Session, owner: str) -> None:
         )
 
 
-def _open_loader(request: RestoreRequest, schema: str, checked: Checked, server: ServerInfo) -> Loader:
+def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Loader:
     options = request.options
     if request.manifest.artifact.format == "plain":
         return open_script(request.run, checked, RestoreOptions(), server)
 
     def select(entries: list[TocEntry]) -> list[TocEntry]:
-        selected = select_tables(entries, options.tables, options.schemas, schema)
+        selected = select_tables(entries, options.tables, options.schemas)
         for name in foreign_partitions(entries, selected):
             request.run.warn(left_out_partition(name))
         return selected

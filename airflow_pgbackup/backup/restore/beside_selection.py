@@ -56,18 +56,14 @@ def own_schema(schema: str) -> ConfigurationError:
     )
 
 
-def select_tables(
-    entries: Sequence[TocEntry], tables: Sequence[str], schemas: Collection[str], into: str
-) -> list[TocEntry]:
+def select_tables(entries: Sequence[TocEntry], tables: Sequence[str], schemas: Collection[str]) -> list[TocEntry]:
     """Return the entries that restore these tables with their partitions, indexes, constraints, sequences and rows, and
     what they depend on, in the archive's order.
 
     Foreign keys, triggers, rules, policies, extended statistics and privileges are left out. Functions may call others
     that the archive does not record as a dependency, so if there is one, all functions and extensions are restored.
 
-    :param into: the new schema.
     :raises OptionError: a table is not in the archive, or is in more than one schema.
-    :raises ConfigurationError: one of the entries is a schema with the name of the new one.
     """
     by_id = {entry.dump_id: entry for entry in entries}
     chosen = _chosen(entries, tables, schemas)

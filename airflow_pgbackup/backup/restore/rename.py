@@ -36,6 +36,7 @@ from airflow_pgbackup.wording import parameter
 _PAUSE = 0.2  # seconds between two attempts to end sessions
 _ATTEMPTS = 3  # in each, PostgreSQL waits up to 5 s for the sessions to end (CountOtherDBBackends)
 _LOCK_TIMEOUT = "30s"
+_REPLACED = "replaced"
 
 # What a database without user objects can hold.
 _OTHERS = """
@@ -145,7 +146,7 @@ def dropped_meanwhile(database: str) -> RestoreError:
     )
 
 
-def dated_name(connection: Session, database: str, at: datetime, word: str = "replaced") -> str:
+def dated_name(connection: Session, database: str, at: datetime, word: str = _REPLACED) -> str:
     """Return an unused name like ``dvdrental_replaced_20261122T020000Z``, of at most 63 bytes."""
     for number in range(100):
         name = dated(database, at, word, number)
@@ -160,16 +161,16 @@ def dated(database: str, at: datetime, word: str, number: int) -> str:
     return database.encode()[: 63 - len(suffix)].decode("utf-8", "ignore") + suffix
 
 
-def is_dated_name(name: str, database: str, word: str = "replaced") -> bool:
-    """Return whether :func:`dated_name` could have returned a name."""
-    match = re.search(rf"_{word}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", name, re.ASCII)
+def is_dated_name(name: str, database: str) -> bool:
+    """Return whether :func:`dated_name` could have returned a name for a replaced database."""
+    match = re.search(rf"_{_REPLACED}_(\d{{8}}T\d{{6}}Z)(?:_(\d{{1,2}}))?\Z", name, re.ASCII)
     if not match:
         return False
     try:
         at = datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
     except ValueError:  # no such day
         return False
-    return dated(database, at, word, int(match[2] or 0)) == name
+    return dated(database, at, _REPLACED, int(match[2] or 0)) == name
 
 
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:

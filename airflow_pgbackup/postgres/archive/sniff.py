@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import BinaryIO
 
 from airflow_pgbackup.byte_streams import LimitedReader, PrefixedReader, Readable
 from airflow_pgbackup.errors import ClientError, VerificationFailed
@@ -61,22 +59,6 @@ class Dump:
     dump_version: str | None = None
     created: datetime | None = None
     kinds: Mapping[str, int] = field(default_factory=dict, compare=False)
-
-
-def sniff(path: Path, *, open_file: Callable[[Path], BinaryIO] = lambda path: path.open("rb")) -> Dump | None:
-    """Return what kind of dump a file or a directory is; None if it is not a dump.
-
-    :param open_file: opens the file, or ``toc.dat`` of a directory.
-    :raises OSError: the file cannot be read. And what :func:`sniff_file` raises.
-    """
-    if path.is_dir():
-        try:
-            with open_file(path / "toc.dat") as file:
-                return sniff_directory(file)
-        except FileNotFoundError:
-            return None
-    with open_file(path) as file:
-        return sniff_file(file, path.name)
 
 
 def sniff_directory(toc: Readable) -> Dump | None:

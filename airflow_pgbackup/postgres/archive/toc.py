@@ -161,9 +161,9 @@ def parse_toc(source: Readable, *, what: str, keep: Keep | None = None, limited:
     return replace(toc, size=reader.position)
 
 
-def iterate_toc(source: Readable, *, what: str) -> Iterator[TocEntry]:
-    """Yield the entries as :func:`parse_toc` parses them, and hold none."""
-    reader = _TocReader(source, what, hold=False)
+def iterate_toc(source: Readable) -> Iterator[TocEntry]:
+    """Yield the entries of a dump of a restored copy as :func:`parse_toc` parses them, and hold none."""
+    reader = _TocReader(source, "the dump of the copy", hold=False)
     reader.head()
     yield from reader.entries()
 

@@ -104,7 +104,6 @@ class ScriptSummary:
     :ivar globals: statements before the first database: roles, tablespaces. They may contain password hashes.
     :ivar dumped_from: major version of the dumped server; 0 if the script has none, as with globals only.
     :ivar dumped_by: major version of pg_dump; 0 as with `dumped_from`.
-    :ivar new_timeout: the script has ``SET transaction_timeout``, which servers before 17 do not know.
     :ivar style: how it is written.
     :ivar bytes: size of the script.
     """
@@ -114,7 +113,6 @@ class ScriptSummary:
     sections: list[ScriptSection] = field(default_factory=list)
     dumped_from: int = 0
     dumped_by: int = 0
-    new_timeout: bool = False
     style: DumpStyle = field(default_factory=DumpStyle)
     bytes: int = 0
 
@@ -231,7 +229,6 @@ class _Scan:
                 section.database = about.database
         elif not is_setup(statement) and not is_standard_comment(text):
             section.objects += 1
-        self._found.new_timeout |= sets_new_timeout(statement)
         section.transaction = section.transaction or _foreign_transaction(statement)
         if makes_public(statement):
             section.makes_public, section.public_owner = True, section.about.session

@@ -34,6 +34,7 @@ _GAP = 1 << 12  # bytes after a string
 _AFTER_DOLLAR_QUOTE = re.compile(rb"[A-Za-z0-9_$'\x80-\xff]")
 _FUNCTION = re.compile(rb"CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) ")
 
+_EXCERPT = 100  # characters
 _LONGEST = 4  # bytes: a backslash and a character
 
 # Nearly every list of values, in one step: a row of an --inserts dump takes one match instead of one for each field.
@@ -73,10 +74,10 @@ class Statement:
     goes_on: bool
 
 
-def excerpt(text: bytes, limit: int = 100) -> str:
+def excerpt(text: bytes) -> str:
     """Return the beginning of a statement on one line, for a message."""
-    line = text[: limit * 4].decode("utf-8", "backslashreplace").replace("\n", "\\n")
-    return line if len(line) <= limit else line[:limit] + "..."
+    line = text[: 4 * _EXCERPT].decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    return line if len(line) <= _EXCERPT else line[:_EXCERPT] + "..."
 
 
 def take_statement(window: Window, *, standard_strings: bool, escapes: re.Pattern[bytes] = ESCAPES) -> Statement:

@@ -73,9 +73,6 @@ class ToolOutput(io.RawIOBase):
             self._at_end()
         return b"".join(pieces)
 
-    def readall(self) -> bytes:
-        return self.read()
-
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
@@ -25,7 +26,7 @@ from airflow_pgbackup.backup.reference import load_manifest
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryNotFound
-from airflow_pgbackup.postgres.archive.sniff import sniff
+from airflow_pgbackup.postgres.archive.sniff import sniff_file
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -314,7 +315,6 @@ def test_what_cannot_be(repository: LocalRepository, folder: Path, tmp_path: Pat
 
 def test_a_script_with_a_byte_order_mark_and_windows_line_ends(folder: Path) -> None:
     script = (folder / "with_create.sql").read_bytes()
-    (folder / "windows.sql").write_bytes(b"\xef\xbb\xbf" + script.replace(b"\n", b"\r\n"))
-    found = sniff(folder / "windows.sql")
+    found = sniff_file(io.BytesIO(b"\xef\xbb\xbf" + script.replace(b"\n", b"\r\n")), "windows.sql")
     assert found is not None
     assert (found.format, found.database, found.server_version) == ("plain", 'film "rental"', "18.4")
