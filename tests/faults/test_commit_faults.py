@@ -214,6 +214,23 @@ def test_a_head_that_fails_after_the_commit(
     assert is_complete(read_evidence(there, APP, backup.id))
 
 
+@pytest.mark.parametrize("times", [2, FOR_EVER])
+def test_a_conflict_with_another_writer(
+    times: int, proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
+) -> None:
+    """As AWS answers while another conditional write of the key runs, which may then fail too."""
+    with proxy.running():
+        conflict = {"status": 409, "code": "ConditionalRequestConflict", "when": of_manifest, "times": times}
+        proxy.fault("PutObject", "answer", **conflict)
+        if times == FOR_EVER:
+            with pytest.raises(RepositoryError, match=r"another request writes the object .* HINT: Retry"):
+                copy(backup, source, behind(proxy, there, s3))
+        else:
+            copy(backup, source, behind(proxy, there, s3))
+    assert [entry.key for entry in there.list() if "app.dump" in entry.key] == [] or times == 2
+    assert copy(backup, source, there)["verified"] == "archive"
+
+
 def test_a_refusal_is_an_answer(
     proxy: FaultyS3, there: Repository, s3: S3Server, source: LocalRepository, backup: Manifest
 ) -> None:

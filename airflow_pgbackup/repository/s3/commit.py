@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from airflow_pgbackup.errors import AlreadyExists, OutcomeUnknown, PgBackupError, RepositoryError
 from airflow_pgbackup.repository.s3.bucket import Bucket
 from airflow_pgbackup.repository.s3.checksums import differ
-from airflow_pgbackup.repository.s3.errors import WITHOUT_CHECKSUMS, NotRenewed, code_of, refused, status_of
+from airflow_pgbackup.repository.s3.errors import CONFLICTS, WITHOUT_CHECKSUMS, NotRenewed, code_of, refused, status_of
 from airflow_pgbackup.text import printable
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class Commit:
         # By operation: S3 itself implements it for all but CopyObject in a bucket whose policy requires it.
         if operation not in self._bucket.unconditional and self._bucket.knows(operation, "IfNoneMatch"):
             try:
-                self._bucket.call(operation, Key=self._key, IfNoneMatch="*", **params)
+                self._repeat_on_conflict(operation, params)
             except ClientError as error:
                 if code_of(error) != "NotImplemented" and status_of(error) != 501:
                     raise
@@ -129,6 +129,18 @@ class Commit:
         if self._bucket.head(self._key) is not None:
             raise AlreadyExists(f"{self._what} exists already")
         self._bucket.call(operation, Key=self._key, **params)
+
+    def _repeat_on_conflict(self, operation: str, params: dict[str, Any]) -> None:
+        # S3 would want all parts again: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+        pauses = () if operation == "CompleteMultipartUpload" else (0.1, 0.4, 1.6)
+        for pause in (*pauses, None):
+            try:
+                self._bucket.call(operation, Key=self._key, IfNoneMatch="*", **params)
+                return
+            except ClientError as error:
+                if pause is None or code_of(error) not in CONFLICTS:
+                    raise
+                time.sleep(pause)
 
     def _remove_damaged(self, differs: str, hint: str) -> None:
         """Delete the object that was written.

@@ -30,6 +30,8 @@ RENEWABLE = EXPIRED | {"InvalidAccessKeyId", "InvalidToken"}
 """With new credentials the request may succeed: rotated keys are removed, and no longer known."""
 DAMAGED = frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"})
 MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+"""Another request for the key was being executed: this one was not, and may be sent again."""
 THROTTLED = frozenset({"SlowDown", "RequestTimeout", "RequestLimitExceeded", "Throttling", "TooManyRequests", "429"})
 
 _PERMISSIONS = (
@@ -95,6 +97,8 @@ _CODES: dict[str, tuple[str, str | None]] = {
     "XAmzContentSHA256Mismatch": (_DAMAGED, f"Retry, and check proxies in between. {WITHOUT_CHECKSUMS}"),
     "XAmzContentChecksumMismatch": (_DAMAGED, "Retry, and check proxies in between."),
     "IncompleteBody": ("the data did not arrive completely", "Retry."),
+    "ConditionalRequestConflict": ("another request writes the object at the same time", "Retry."),
+    "OperationAborted": ("another request writes the object at the same time", "Retry."),
     "PreconditionFailed": ("the object has changed since it was listed", None),
     "InvalidObjectState": ("the object is in an archive storage class", "Restore it in S3 first, then retry."),
     "EntityTooLarge": ("the object is too large for this store", "Lower max_parts if the store allows fewer."),
