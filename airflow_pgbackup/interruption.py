@@ -15,7 +15,7 @@ from airflow_pgbackup.errors import Canceled
 from airflow_pgbackup.threads import DaemonThreads
 
 THREADS = 8
-"""How many requests that only read are on their way at a time."""
+"""The most read requests in flight at a time."""
 CLEANUP_SECONDS = 4.0
 """How long each step of the cleanup of an interrupted task may take; there are at most three. Airflow kills a task five
 seconds after asking it to stop, and prune sweeps what is left."""

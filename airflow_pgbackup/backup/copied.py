@@ -70,7 +70,7 @@ def _is_about_stored_bytes(seen: Verification) -> bool:
 def repeat_until_all_are_copied(
     copy: Callable[[Callable[[str], None]], list[str]], say: Callable[[str], None]
 ) -> list[str]:
-    """Copy verifications until a reading of the source finds none to copy: one may come while others are written.
+    """Copy verifications until a reading of the source finds none to copy: one may be added while others are copied.
 
     :param copy: reads the source, writes what the copy lacks, logs what it skips, and returns the keys written.
     :return: all keys written.

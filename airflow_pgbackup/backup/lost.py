@@ -1,10 +1,10 @@
 """Find backups that were deleted or overwritten, and that a versioned bucket still holds.
 
-No code of this package overwrites a key, so the first version of a key is the one that was written with its backup, and
-somebody else wrote any later one. Only an upload may write the keys of a backup again that prune has deleted: where the
-backup that readers see is complete, only the versions since the last deletion count. prune deletes the files of a
-backup, which a versioned bucket only hides behind delete markers; but it keeps what is locked. So a locked backup that
-is hidden was deleted by somebody else.
+No code of this package overwrites a key, so the first version of a key is the one that was written with its backup; any
+later version is somebody else's. There is one exception: an upload may write the keys of a backup that prune has
+deleted. So where the backup that readers see is complete, only the versions since the last deletion count. prune
+deletes the files of a backup, which a versioned bucket only hides behind delete markers; but it keeps what is locked.
+So a locked backup that is hidden was deleted by somebody else.
 """
 
 from __future__ import annotations

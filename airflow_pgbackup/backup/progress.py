@@ -32,10 +32,10 @@ class Step:
     """The progress of a long step. Use it in a ``with`` statement, or call :meth:`end`.
 
     :param what: begins each line: ``dumping dvdrental``.
-    :param bytes_total: bytes that there will be, None if unknown.
+    :param bytes_total: the expected number of bytes; None if unknown.
     :param estimated: `bytes_total` is only an estimate, such as a database's size for its dump.
-    :param tables_total: tables that there will be, None if unknown.
-    :param items_total: objects that there will be, None if unknown.
+    :param tables_total: the expected number of tables; None if unknown.
+    :param items_total: the expected number of objects; None if unknown.
     :param noun: of one item.
     :param measure: returns the bytes so far, where nobody calls :meth:`advance`; called for each line that is shown.
     :ivar elapsed: seconds since the step began.

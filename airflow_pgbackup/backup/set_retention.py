@@ -120,7 +120,7 @@ class ServerSets:
     def kept(self) -> dict[tuple[Series, str], str]:
         """Return the members of the newest complete sets of each server, with the reason why they are kept."""
         kept = {
-            (member.parsed_series, member.id): f"in set {one.id}, of which a backup cannot be read"
+            (member.parsed_series, member.id): f"in set {one.id}, in which one backup cannot be read"
             for one in self._unread
             for member in one.members
         }

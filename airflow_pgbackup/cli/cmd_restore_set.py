@@ -56,6 +56,6 @@ def _lines(outcome: Mapping[str, Any]) -> list[str]:
         f"restored {outcome['set']} into {outcome['target']} in {outcome['duration_seconds']:.1f} s: "
         f"{counted(len(databases) - earlier, 'database')}" + (f", {earlier} by an earlier call" if earlier else ""),
         f"roles created: {', '.join(outcome['roles_created']) or 'none'}",
-        *(f"missing in the set: {one['database']} ({one['reason']})" for one in outcome["missing"]),
+        *(f"missing from the set: {one['database']} ({one['reason']})" for one in outcome["missing"]),
         *warnings,
     ]

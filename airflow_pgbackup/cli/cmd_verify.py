@@ -20,7 +20,7 @@ def run(session: Session) -> None:
     checks = checks_argument(session)
     if one_or_all(session):
         if checks:
-            raise ConfigurationError("SQL checks are of one database", hint="Omit --all, or --check and --checks.")
+            raise ConfigurationError("SQL checks need one backup", hint="Omit --all, or --check and --checks.")
         _run_all(session)
         return
     if arguments.unverified:

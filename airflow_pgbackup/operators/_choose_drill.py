@@ -1,4 +1,4 @@
-"""The task that chooses what a drill of a mapping rehearses."""
+"""The task that chooses which backups a fleet's drill rehearses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ChooseDrillOperator(PgBackupOperator):
-    """Choose the newest backups of the series of a server whose turn it is. The task returns references to expand over.
+    """Choose which series of a server to rehearse now, and return references to their newest backups, to expand over.
 
     The parameters are those of :func:`airflow_pgbackup.backup.drill.choose_drill`.
     """

@@ -93,7 +93,8 @@ class DumpOperator(PgBackupOperator):
     def _make_backup(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
         """Call the verb, and let the task's page link to the backup that it made.
 
-        What was not proven while it was written, as where an earlier attempt was killed, is verified afterwards.
+        If the dump was not verified while it was written, for example because an earlier attempt had already committed
+        it, it is verified afterwards.
         """
         from airflow_pgbackup.backup.verify import verify
         from airflow_pgbackup.repository.layout import reaches

@@ -1,8 +1,9 @@
 """Arguments that were given, but are empty once their templates are rendered.
 
 A template that finds nothing, or an upstream task that returns None, must not widen what a task does: without
-``database`` a restore goes into the connection's own, without ``server`` prune works on every server. No argument, or
-a literal empty list, keeps its meaning. These are functions and no mixin, for the reason in :mod:`._map_label`.
+``database`` a restore goes into the connection's own, without ``server`` prune works on every server. An argument
+that is left out, or a literal empty list, keeps its meaning. These are functions, not a mixin, for the reason in
+:mod:`._map_label`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The names of mapped tasks: Airflow shows ``[37]`` unless a task has a ``map_index_template``.
 
 Our operators name what they work on, ``server/database``, also in mapped task groups. A ``map_index_template`` of the
-DAG takes precedence. This is no mixin: Airflow's metaclass takes the defaults of a mapped operator from the first base
-class that defines ``__init__``.
+DAG takes precedence. This is not a mixin: Airflow's metaclass takes the defaults of a mapped operator from the first
+base class that defines ``__init__``.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ class PgDumpOperator(DumpOperator):
     :param init_repository: create the repository if it does not exist. For its first use only: while it is set, an
         unmounted volume becomes a new repository instead of an error.
     :param max_replay_lag: in seconds or as a timedelta: a standby that is further behind its primary is not dumped. By
-        default `[pgbackup] max_replay_lag`, which is unlimited unless set.
+        default ``[pgbackup] max_replay_lag``, which is unlimited unless set.
     :param repository_uuid: the UUID that the repository must have, as PgDiscoverOperator found it. A worker that sees
         another one, such as its own disk, fails before it dumps.
     :param max_bytes_per_second: of pg_dump's output, before this package compresses it: the server sends no faster. By
-        default `[pgbackup] max_bytes_per_second`, which is unlimited unless set. Not for format directory.
+        default ``[pgbackup] max_bytes_per_second``, which is unlimited unless set. Not for format directory.
     :param recipients: encrypt the artifact to these public keys of age, ``["age1…"]`` or SSH keys; by default
-        `[pgbackup] recipients`, and an empty list encrypts nothing. See the guide *Encryption*.
+        ``[pgbackup] recipients``, and an empty list encrypts nothing. See the guide *Encryption*.
     :param verify: ``archive`` also decodes the dump while it is written, so the backup is verified at that level
         without reading it back from the store. The task also emits the event of the verified asset. A dump that cannot
         be decoded fails and leaves no backup. Format tar is verified afterwards.

@@ -40,7 +40,7 @@ class PgRefreshOperator(PgBackupOperator):
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param postgres_conn_id: the server; the connection's database is the one to refresh. Its user must be able to
         create databases, and own the database or be a superuser.
-    :param database: the database to refresh, instead of the connection's own. It exists.
+    :param database: the database to refresh, instead of the connection's own. It must exist.
     :param rules: a file of masking rules, which the worker reads; see the guide *Masking*. None copies rows
         as they are; an empty string is an error.
     :param masking_key_conn_id: a connection whose password is the key of the masks; by default

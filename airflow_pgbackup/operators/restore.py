@@ -41,7 +41,7 @@ class PgRestoreOperator(PgBackupOperator):
         not failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
-        default `[pgbackup] identity_conn_id`.
+        default ``[pgbackup] identity_conn_id``.
     :param postgres_conn_id: the server to restore into; the connection's database is the target.
     :param database: the target database, instead of the connection's own.
     :param mode: ``into_empty``: the database exists and holds no user objects. ``create``: it does not exist.

@@ -28,10 +28,10 @@ class PgRestoreSetOperator(PgBackupOperator):
         ``latest``, the newest complete set of which no backup has failed.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
-        default `[pgbackup] identity_conn_id`.
+        default ``[pgbackup] identity_conn_id``.
     :param postgres_conn_id: the server to restore into, with a user that may create databases, and roles for the
         globals.
-    :param prefix: the names of the databases get it: ``restored_`` restores beside what the server has.
+    :param prefix: put before the names of the databases; with ``restored_`` they are restored beside those that exist.
     :param databases: only these databases of the set; by default all.
     :param with_globals: restore the roles and tablespaces first; those that exist are reported and not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 class PgBackupRewrapOperator(PgBackupOperator):
     """Encrypt a backup to other recipients, as a new backup beside the old one; a plain one becomes encrypted.
 
-    The files are decrypted and encrypted on their way, and compared with the manifest; verifications of the dump are
-    carried over. The old backup stays until it is pruned. A second run finds the new one. The task returns its
-    reference.
+    Each file is decrypted, compared with the manifest and encrypted to the new recipients in one pass; verifications of
+    the dump are carried over. The old backup stays until it is pruned. A second run finds the new one. The task returns
+    its reference.
 
     :param backup: a reference: what a dump, verify or upload task returned, ``backup=verify.output``.
-    :param recipients: the new public keys of age, ``["age1…"]`` or SSH keys; by default `[pgbackup] recipients`.
+    :param recipients: the new public keys of age, ``["age1…"]`` or SSH keys; by default ``[pgbackup] recipients``.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of an old recipient;
-        by default `[pgbackup] identity_conn_id`.
+        by default ``[pgbackup] identity_conn_id``.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     """
 

@@ -37,7 +37,7 @@ class PgBackupVerifyOperator(PgBackupOperator):
         fails the backup, although it restores; see the guide *SQL checks*.
     :param aws_conn_id: for an ``s3://`` repository; None is boto3's own chain.
     :param identity_conn_id: of an encrypted backup: a connection whose password is the secret key of a recipient; by
-        default `[pgbackup] identity_conn_id`. Without one, levels above ``integrity`` are *not proven*.
+        default ``[pgbackup] identity_conn_id``. Without one, levels above ``integrity`` are *not proven*.
     :param deadline: how long reading the archive may take, in seconds or as a timedelta; by default what the
         ``[pgbackup]`` section gives for its size.
     """

@@ -1,8 +1,8 @@
 """Cache what the page has read for a minute, so that Airflow's own pages never wait for a repository.
 
 Repositories are read in threads of this module, one at a time for each, never in those in which Airflow answers its own
-requests. A page waits for the first reading until a few seconds after that began. One that finds a reading of the last
-minutes shows it, while the next is on its way. For one that finds an older reading, the next is as the first.
+requests. A page waits for the first reading until a few seconds after that began. If the last reading is a few minutes
+old, the page shows it while the next one runs. If it is older, the page waits as for a first one.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def issue(user_id: str, *form: str) -> str:
 def accept(token: str, user_id: str, *form: str) -> str:
     """Return the random part of a token, the same each time that the form is sent.
 
-    :raises InvalidToken: see there.
+    :raises InvalidToken: the token has expired, or belongs to another user or form.
     """
     try:
         *bound, nonce = _serializer().loads(token, max_age=MAX_AGE)

@@ -42,7 +42,8 @@ _MOST_ROWS = 40
 
 
 class _Stopped(BaseException):
-    """The task was asked to stop. Not an Exception: if the DAG wants that, Airflow's sensor ignores those, or skips."""
+    """The task was asked to stop. Not an Exception, because with ``silent_fail`` or ``soft_fail`` Airflow's sensor
+    would ignore it or skip the task."""
 
 
 class PgBackupFreshnessSensor(BaseSensorOperator):
@@ -60,10 +61,11 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
     :param databases: the databases of ``server`` that must be fresh; one without a backup is not fresh. None: every
         series that exists. An empty list, with ``cluster`` or ``scopes``: no database.
     :param cluster: the pg_dumpall backups of ``server`` must exist and be fresh too.
-    :param scopes: so must its pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone.
+    :param scopes: the pg_dumpall backups of ``globals``, ``roles`` or ``tablespaces`` alone that must exist and be
+        fresh too.
     :param exclude: series to ignore, ``server/database`` with ``*`` and ``?``.
-    :param sets: ``server``, or each server with backup sets, must have a complete set that is no older than
-        ``max_age``, and all of its backups, of which none has failed.
+    :param sets: ``server``, or each server with backup sets, must have a complete set no older than ``max_age``
+        whose backups all exist and have not failed.
     :param minimum_level: the level at which a backup must be verified to count: ``integrity``, ``archive`` or
         ``restore``; None: every backup counts that has not failed.
     :param max_drop: the share by which the size, the sum of all rows, or the rows of a table may not fall below the

@@ -51,7 +51,7 @@ class Refreshed:
     :ivar kept: the earlier copies, the newest first.
     :ivar masked_columns: how many columns the rules have masked.
     :ivar subset: the rows of each table that has fewer than the backup.
-    :ivar foreign_keys_left_out: that the copy lacks, as a table that they need is not restored.
+    :ivar foreign_keys_left_out: foreign keys that the copy lacks because a table they need is not restored.
     :ivar searched_values: for how many values of the source the copy was searched.
     :ivar checks: a line for each SQL check, with its result.
     """

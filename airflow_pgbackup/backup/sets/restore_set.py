@@ -104,7 +104,7 @@ class _SetRestore:
             f"into {self._label}, {target.jobs} at a time",
             *(planned_roles["plan"] if planned_roles else ()),
             *(each.line() for each in planned),
-            *(f"missing in the set: {each.database} ({each.reason})" for each in found.missing),
+            *(f"missing from the set: {each.database} ({each.reason})" for each in found.missing),
             "the databases are not one snapshot: each was dumped on its own, at its own time",
         ]
         for line in plan:
@@ -221,7 +221,7 @@ class _SetRestore:
 
     def _options_of(self, planned: PlannedDatabase) -> RestoreOptions:
         """Return the options for a database, without those that its dump's format does not support. One that exists
-        has no jobs, which would replace it by a new one."""
+        has no jobs, because jobs would replace it with a new one."""
         kind, jobs = planned.reference["format"], self._target.jobs_per_database
         parallel = jobs > 1 and kind in ("custom", "directory") and planned.mode != "into_empty"
         return RestoreOptions(

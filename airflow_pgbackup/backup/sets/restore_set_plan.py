@@ -40,7 +40,7 @@ class SetTarget:
     """Where a set is restored, and what may happen there.
 
     :param connection: the server; any of its databases.
-    :param prefix: the names of the databases get it: ``restored_`` restores beside what the server has.
+    :param prefix: put before the names of the databases; with ``restored_`` they are restored beside those that exist.
     :param databases: only these databases of the set; empty: all.
     :param with_globals: restore the roles and tablespaces first; those that exist are not changed.
     :param update_passwords: set the passwords of existing roles to those of the backup, except that of the

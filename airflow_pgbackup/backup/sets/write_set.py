@@ -116,7 +116,7 @@ def write_set(
 
 
 def require_complete(*sets: tuple[Repository, BackupSet]) -> None:
-    """Check that nothing is missing in the sets of a run: the set, and its copies.
+    """Check that nothing is missing from the sets of a run: the set, and its copies.
 
     :raises PartialSet: something is; one error that names it.
     """

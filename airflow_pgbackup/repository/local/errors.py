@@ -62,7 +62,7 @@ _HINTS = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
     errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
     errno.ENAMETOOLONG: "Choose a shorter path: file systems limit names to 255 bytes and paths to 4096.",
-    errno.ELOOP: "Replace the symbolic link by a directory, or choose the directory it leads to.",
+    errno.ELOOP: "Replace the symbolic link with a directory, or choose the directory it leads to.",
     errno.EBUSY: "Another process uses it: end that process, or wait for it.",
     errno.ENOMEM: "Give the process more memory.",
 }

@@ -243,7 +243,7 @@ def test_the_plan_changes_nothing_and_names_everything(
     assert f"roles to create: keeper, {source.superuser}" in plan
     assert f"superusers among the new roles: {source.superuser}" in plan
     assert "database app, new: " in plan
-    assert "missing in the set: crm (its dump failed)" in plan
+    assert "missing from the set: crm (its dump failed)" in plan
     assert "not one snapshot" in plan
     assert names(target) == {"postgres"}
 
