@@ -166,7 +166,7 @@ class _Rows:
             return False
         except psycopg.DataError:
             return True  # the expression fails, as it will when COPY evaluates it
-        except psycopg.InternalError as error:
+        except (psycopg.InternalError, psycopg.errors.IoError, psycopg.errors.UndefinedFile) as error:
             self.unreadable[table] = server_message(error)
             return False
 

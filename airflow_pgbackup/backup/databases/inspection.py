@@ -119,7 +119,8 @@ class InspectedDatabase:
         :return: False also if the user lacks the privilege, or PostgreSQL cannot plan the query.
         :raises psycopg.DataError: an expression fails for a row.
         :raises psycopg.InternalError: the table or index is corrupt.
-        :raises psycopg.OperationalError: the server lacks time or space for the query, or the connection was lost.
+        :raises psycopg.OperationalError: the server lacks time or space for the query, cannot read a file, or the
+            connection was lost.
         """
         if self._cancel:
             self._cancel.check()

@@ -585,6 +585,20 @@ def test_a_broken_page(made: Made) -> None:
     run(source.with_database("postgres"), f"DROP DATABASE {copy} WITH (FORCE)")
 
 
+def test_a_lost_file_hides_no_other_problem(made: Made) -> None:
+    database = made(
+        NEWEST, *PROBLEMS["violated_foreign_key"].example, "CREATE TABLE lost (a int CHECK (a > 0))", "CHECKPOINT"
+    )
+    with database.connect() as session:
+        query = "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('lost')"
+        ((path,),) = session.execute(query).fetchall()
+    Path(path).rename(f"{path}.lost")
+    codes = found(database, scan_rows=True)
+    Path(f"{path}.lost").rename(path)
+    assert set(codes) == {"violated_foreign_key", "unreadable_rows"}
+    assert codes["unreadable_rows"].objects == ("public.lost",)
+
+
 # -- who asks, and how long
 
 
