@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from airflow_pgbackup.backup.diff.contents import Contents
-from airflow_pgbackup.backup.diff.result import Measure, NotCompared, PropertyChange
+from airflow_pgbackup.backup.diff.result import DATABASE_SIZE, Measure, NotCompared, PropertyChange
 from airflow_pgbackup.repository.manifest import Manifest
 
 
@@ -72,7 +72,7 @@ def measures(before: Manifest, after: Manifest) -> Iterator[Measure | NotCompare
     """Yield the sizes and durations of both."""
     yield Measure("artifact", "bytes", before.artifact.size, after.artifact.size)
     if before.source.size_bytes is None or after.source.size_bytes is None:
-        yield NotCompared("size of the database", "not recorded by both: the dumping role could not see it")
+        yield NotCompared(DATABASE_SIZE, "not recorded by both: the dumping role could not see it")
     else:
         yield Measure("database", "bytes", before.source.size_bytes, after.source.size_bytes)
     yield Measure("duration", "seconds", before.duration_seconds, after.duration_seconds)

@@ -7,6 +7,9 @@ from datetime import datetime
 
 from airflow_pgbackup.repository.layout import Series
 
+SIZES = (BYTES_BY_TABLE, DATABASE_SIZE) = ("bytes by table", "size of the database")
+"""What :class:`NotCompared` calls sizes, which may differ between equal backups."""
+
 ADDED, DROPPED, CHANGED = "added", "dropped", "changed"
 
 
@@ -169,9 +172,11 @@ class Diff:
     notes: tuple[str, ...] = ()
 
     @property
-    def same(self) -> bool:
-        """Whether everything that was compared is equal, except sizes and durations."""
-        return not (self.properties or self.extensions or self.tables or self.definitions)
+    def same(self) -> bool | None:
+        """Whether everything is equal, except sizes and durations; None if all that was compared is."""
+        if self.properties or self.extensions or self.tables or self.definitions:
+            return False
+        return None if any(one.what not in SIZES for one in self.not_compared) else True
 
     def as_json(self) -> dict[str, object]:
         """Return it as plain JSON."""

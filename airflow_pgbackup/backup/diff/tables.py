@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.diff.contents import Contents, Table
-from airflow_pgbackup.backup.diff.result import ADDED, CHANGED, DROPPED, NotCompared, TableChange
+from airflow_pgbackup.backup.diff.result import ADDED, BYTES_BY_TABLE, CHANGED, DROPPED, NotCompared, TableChange
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.text import first_of
 
 _ORDER = (DROPPED, ADDED, CHANGED)
+# Options of dumps in which not all rows can be counted by table.
 _LEAVE_OUT_ROWS = (
     *("exclude_table_data", "exclude_table_data_and_children", "filters", "sections", "extra_args"),
     *("no_data", "schema_only", "statistics_only", "no_unlogged_table_data", "load_via_partition_root"),
+    *("inserts", "column_inserts", "rows_per_insert"),
 )
 _NAMED = 5
 _COUNTING = LEVELS[LEVELS.index("archive") :]
@@ -28,12 +30,14 @@ class Counted:
     :ivar digests: of the rows, None where there is none.
     :ivar source: who counted them.
     :ivar complete: a table that is not in it does not exist: the options of the dump leave out no rows.
+    :ivar with_extensions: it has the rows that the dump has of extensions' tables.
     """
 
     rows: Mapping[Table, int]
     digests: Mapping[Table, str | None]
     source: str
     complete: bool = True
+    with_extensions: bool = True
 
 
 def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
@@ -41,7 +45,8 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
     else as they were counted in the source. None where neither was done."""
     # The options of an adopted dump are not known.
     complete = "adopted_from" not in manifest.origin and not any(map(manifest.options.get, _LEAVE_OUT_ROWS))
-    looks = [each for each in evidence.verifications if each.level in _COUNTING and each.tables]
+    looks = [each for each in evidence.verifications if each.level in _COUNTING]
+    looks = [each for each in looks if each.tables or (complete and each.result == "pass")]
     looks = [each for each in looks if each.result == "pass"] or looks
     if looks:
         rows: dict[Table, int] = {}
@@ -55,7 +60,7 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
         return Counted(rows, digests, source, complete)
     if manifest.source_rows is not None:
         counts: dict[Table, int] = {(None, each.schema, each.name): each.rows for each in manifest.source_rows}
-        return Counted(counts, {}, "counted in the source", complete)
+        return Counted(counts, {}, "counted in the source", complete, with_extensions=False)
     return None
 
 
@@ -88,22 +93,21 @@ def compare_tables(
     if len(sizes) < 2:
         sizes = []
         reason = "only the manifest of a directory archive has the size of each table's data"
-        skipped.append(NotCompared("bytes by table", reason))
+        skipped.append(NotCompared(BYTES_BY_TABLE, reason))
     if old is None and len(known) < 2:
         skipped.append(NotCompared("tables added and dropped", "neither rows nor two tables of contents are known"))
         return Tables((), None, tuple(skipped))
     there = [frozenset(rows.rows) if rows else frozenset() for rows in (old, new)]
     if len(known) == 2:
+        unknown, reason = _uncounted(there, known, old, new), "{} has no count of their rows"
         there = [tables | toc.tables for tables, toc in zip(there, known, strict=True)]
     else:
-        unknown = _unknown(there, before, after)
-        for id, tables in zip(ids, unknown, strict=True):
-            if tables:
-                names = sorted(".".join(filter(None, table)) for table in tables)
-                skipped.append(
-                    NotCompared(first_of(names, _NAMED), f"may exist in {id}, which leaves out rows of tables")
-                )
-        there = [tables - unknown[0] - unknown[1] for tables in there]
+        unknown, reason = _unknown(there, before, after), "may exist in {}, which leaves out rows of tables"
+    for id, tables in zip(ids, unknown, strict=True):
+        if tables:
+            names = sorted(".".join(filter(None, table)) for table in tables)
+            skipped.append(NotCompared(first_of(names, _NAMED), reason.format(id)))
+    there = [tables - unknown[0] - unknown[1] for tables in there]
     changes = []
     for table in there[0] | there[1]:
         change = _compare(table, there, old, new, sizes)
@@ -111,6 +115,19 @@ def compare_tables(
             changes.append(change)
     changes.sort(key=_size_of_change)
     return Tables(tuple(changes), len(there[0] | there[1]) - len(changes), tuple(skipped))
+
+
+def _uncounted(
+    there: list[frozenset[Table]], tocs: list[Contents], old: Counted | None, new: Counted | None
+) -> tuple[frozenset[Table], ...]:
+    """Return, for each of the two backups, the tables that only the other one has counted although both may have them.
+
+    The tables of contents tell which tables were added and dropped, except tables of extensions, which neither has.
+    """
+    if old is None or new is None or all(each.complete and each.with_extensions for each in (old, new)):
+        return (frozenset(), frozenset())
+    one_sided = tocs[0].tables ^ tocs[1].tables
+    return tuple(other - own - one_sided for own, other in (there, reversed(there)))
 
 
 def _unknown(

@@ -210,6 +210,7 @@ def test_without_a_verification_tables_come_from_the_table_of_contents(
     ids = f"{before.backup.id} and {after.backup.id}"
     assert skipped(found)["rows by table"] == (f"no verification of level archive or restore of {ids} has counted them")
     assert (found.before.rows_from, found.after.rows_from) == (None, None)
+    assert run(here, after, after).same is None
 
 
 def test_options_extensions_and_versions(

@@ -155,6 +155,25 @@ def test_a_table_whose_data_is_excluded_is_not_dropped() -> None:
     assert change.rows_change is None
 
 
+def test_a_table_that_one_backup_did_not_count_is_neither_dropped_nor_changed() -> None:
+    toc = contents(tables="a log")
+    for other in (replace(rows(a=1), complete=False), replace(rows(a=1), with_extensions=False)):
+        of_an_extension = tables(rows(a=1, cfg=2), other, toc, toc)
+        assert (brief(of_an_extension), of_an_extension.unchanged) == ([], 2)
+        assert NotCompared("public.cfg", "B has no count of their rows") in of_an_extension.not_compared
+        assert brief(tables(other, rows(a=1, log=9), toc, toc)) == []
+        assert brief(tables(rows(a=1, gone=2), other, contents(tables="a gone"), toc))[0][:2] == ("dropped", "gone")
+
+
+def test_a_verified_backup_without_rows_is_counted(manifest: Manifest) -> None:
+    backup = Backup(series=manifest.series, id=manifest.id, started_at=AT, committed_at=AT, size=5, state="written")
+    evidence = Evidence(backup, manifest, (replace(verification_of(manifest, "archive", "pass", AT), tables=()),))
+    found = counted(evidence, manifest)
+    assert found is not None
+    assert found.rows == {}
+    assert counted(evidence, replace(manifest, options={"inserts": True})) is None
+
+
 def test_rows_are_those_of_the_newest_verification(manifest: Manifest) -> None:
     def look(minutes: int, count: int, level: str = "archive", result: str = "pass") -> Verification:
         table = TableResult(schema="public", name="t", rows=count, sha256="1" * 64, result="pass")
