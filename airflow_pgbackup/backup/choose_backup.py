@@ -107,7 +107,8 @@ def newest_backup(repository: Repository, series: str) -> Evidence:
             return evidence
     if not started:
         raise BackupNotFound(
-            f"all backups of {wanted} in {repository.uri} start in the future: {_ids(listed)}",
+            f"all backups of {wanted} in {repository.uri} start in the future: "
+            + first_of([one.id for one in listed], _MOST_NAMED),
             hint="Check the clocks of the machines that made them.",
         )
     raise BackupNotFound(f"no backup of {wanted} in {repository.uri} has a valid manifest", hint=_list_hint())

@@ -43,6 +43,7 @@ from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_seg
 from airflow_pgbackup.repository.replacement import delayed
 from airflow_pgbackup.repository.retention import Decision, Policy, plan
 from airflow_pgbackup.repository.set_files import ListedSet
+from airflow_pgbackup.text import first_of
 
 _Decide = Callable[[Sequence[Backup]], list[Decision]]
 
@@ -140,8 +141,7 @@ class _Prune:
             if one.attempt is None and one not in self.leftovers:
                 self._note(f"{one.series}/{one.id} {UNLISTED}")
         if catalogue.foreign:
-            more = " …" if len(catalogue.foreign) > 3 else ""
-            self._note(f"ignored foreign files: {', '.join(catalogue.foreign[:3])}{more}")
+            self._note(f"ignored foreign files: {first_of(catalogue.foreign, 3)}")
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)

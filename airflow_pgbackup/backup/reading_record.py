@@ -21,6 +21,7 @@ from airflow_pgbackup.repository.catalogue import find_backup
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
 from airflow_pgbackup.repository.manifest import ClientInfo, Manifest, RowCount
 from airflow_pgbackup.repository.verification import UNLISTED, Check, Verification
+from airflow_pgbackup.text import first_problem
 
 _LEVEL = "archive"
 _MOST = 1000
@@ -86,9 +87,8 @@ def require_rows(source: tuple[RowCount, ...], summary: ArchiveSummary, options:
     """
     tables = [table_result(table, "pass") for table in summary.tables]
     if wrong := compare_with_source(source, tables, options.describe()).differences:
-        more = f" (and {counted(len(wrong) - 1, 'more difference')})" if len(wrong) > 1 else ""
         raise ToolError(
-            f"{options.tool} ended with exit status 0, but its dump lacks rows of its source: {wrong[0]}{more}",
+            f"{options.tool} ended with exit status 0, but its dump lacks rows of its source: {first_problem(wrong)}",
             tool=options.tool,
             exit_code=0,
             hint="Nothing was kept; run the dump again, and check how this one was made.",

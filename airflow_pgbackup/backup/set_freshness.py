@@ -92,7 +92,7 @@ def _judge(
     elif (age := now - newest.started_at) > max_age:
         problems.append(f"the newest complete backup set, {newest.id}, is {hours(age)} old, more than {hours(max_age)}")
     if newest and (lost := [one for one, why in unusable if why == GONE]):
-        names = ", ".join(one.database or "globals" for one in lost[:_NAMED])
+        names = first_of([one.database or "globals" for one in lost], _NAMED)
         do = "does" if len(lost) == 1 else "do"
         problems.append(f"{counted(len(lost), 'backup')} of backup set {newest.id} {do} not exist: {names}")
     if newest and (bad := [each for each in unusable if each[1] != GONE]):

@@ -13,6 +13,7 @@ from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import MOST_BYTES, read_evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
+from airflow_pgbackup.text import first_of
 
 GONE = "does not exist"
 
@@ -67,8 +68,8 @@ class SetMembers:
 
 
 def named(unusable: Iterable[tuple[SetMember, str]], most: int = 3) -> str:
-    """Return the first of these members with their reasons as one line."""
-    return "; ".join([f"{member.database or 'globals'} {why}" for member, why in unusable][:most])
+    """Return the first of these members with their reasons as one line, and how many more there are."""
+    return first_of([f"{member.database or 'globals'} {why}" for member, why in unusable], most, "; ")
 
 
 def unusable_as_json(unusable: Iterable[tuple[SetMember, str]]) -> list[dict[str, object]]:

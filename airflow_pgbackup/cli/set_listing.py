@@ -50,7 +50,7 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
         unusable = members.unusable(found.members)
         status = _status(found, unusable)
         if unusable:
-            problems.append(f"{one.location}: {named(unusable)}{_more(len(unusable))}")
+            problems.append(f"{one.location}: {named(unusable)}")
         databases = f"{len(found.databases):,}"
         listing.add(
             one.location,
@@ -120,10 +120,6 @@ def _document(found: BackupSet, unusable: Unusable) -> dict[str, object]:
 
 def _status(found: BackupSet, unusable: Unusable) -> str:
     return _DAMAGED if unusable and found.status == "complete" else found.status
-
-
-def _more(number: int) -> str:
-    return f" and {number - 3} more" if number > 3 else ""
 
 
 def _read(repository: Repository, one: ListedSet) -> BackupSet | str:

@@ -29,7 +29,7 @@ from airflow_pgbackup.operators._stats import send_failure, send_freshness
 from airflow_pgbackup.operators._task_log import TaskLog, wrapped
 from airflow_pgbackup.operators._timeouts import note_timeout
 from airflow_pgbackup.retry import Retry
-from airflow_pgbackup.text import printable
+from airflow_pgbackup.text import first_of, printable
 from airflow_pgbackup.time_spans import seconds
 
 if TYPE_CHECKING:
@@ -328,8 +328,7 @@ class PgBackupFreshnessSensor(BaseSensorOperator):
 def not_fresh(found: dict[str, Any]) -> str:
     """Return one line for a failed task: the first problems that a check found."""
     problems: list[str] = found.get("problems", [])
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return printable(f"not fresh: {'; '.join(problems[:3])}{more}")
+    return printable(f"not fresh: {first_of(problems, 3, '; ')}")
 
 
 def freshness_table(found: dict[str, Any]) -> list[str]:

@@ -130,10 +130,9 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     """
     if unknown := sorted(set(target.databases) - {str(each.database) for each in found.databases}):
         names = [str(each.database) for each in found.databases]
-        more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
         raise ConfigurationError(
             f"backup set {found.location} has no database {', '.join(unknown)}",
-            hint=f"It has {', '.join(nearest(unknown[0], names, most=NAMED))}{more}.",
+            hint=f"It has {first_of(nearest(unknown[0], names, most=len(names)), NAMED)}.",
         )
     members = [each for each in found.databases if not target.databases or each.database in target.databases]
     if target.with_globals and found.globals:
@@ -143,7 +142,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
     if gone := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
         raise BackupNotFound(
             f"{counted(len(gone), 'backup')} of set {found.location} {'does' if len(gone) == 1 else 'do'} not exist: "
-            f"{', '.join(gone[:NAMED])}",
+            f"{first_of(gone, NAMED)}",
             hint=f"Retention may have removed them. Select others with {parameter('databases')}, or "
             "choose another set.",
         )

@@ -196,7 +196,7 @@ def test_leftovers_are_swept_when_they_are_old_and_ours(repository: Repository) 
     assert set(foreign) < set(keys(repository))
     assert len(keys(repository)) == len(before) - 2
     assert result["notes"] == [
-        "ignored foreign files: notes.txt, prod/a b/20200101T000000Z-000000/x, prod/app/latest/manifest.json …"
+        "ignored foreign files: notes.txt, prod/a b/20200101T000000Z-000000/x, prod/app/latest/manifest.json and 1 more"
     ]
 
 
