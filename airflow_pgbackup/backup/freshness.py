@@ -27,7 +27,7 @@ from airflow_pgbackup.repository.evidence import Evidence, may_count, read_each
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
-from airflow_pgbackup.repository.verification import TableResult, Verification
+from airflow_pgbackup.repository.verification import TableResult, Verification, last_count
 
 _NAMED = 3
 
@@ -151,13 +151,12 @@ def _kind(manifest: Manifest) -> object:
 
 
 def _rows(verifications: Sequence[Verification]) -> dict[str, int] | None:
-    for seen in reversed(verifications):
-        if seen.counts_rows:
-            rows: dict[str, int] = {}
-            for table in seen.tables:
-                rows[_name(table)] = rows.get(_name(table), 0) + table.rows
-            return rows
-    return None
+    if (seen := last_count(verifications)) is None:
+        return None
+    rows: dict[str, int] = {}
+    for table in seen.tables:
+        rows[_name(table)] = rows.get(_name(table), 0) + table.rows
+    return rows
 
 
 def _name(table: TableResult) -> str:

@@ -13,7 +13,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import Backup
 from airflow_pgbackup.repository.evidence import MOST_BYTES, Evidence, may_count, read_evidence, unreadable
 from airflow_pgbackup.repository.retention import counts
-from airflow_pgbackup.repository.verification import Verification
+from airflow_pgbackup.repository.verification import Verification, last_count
 
 MOST_READ = 10
 """How many backups of a series are read for one question. Only file names that claim what the files do not prove need
@@ -63,10 +63,8 @@ class SeriesReader:
 
 def rows_of(verifications: Sequence[Verification]) -> int | None:
     """Return the rows of a backup by the newest verification that counted them; None: none has."""
-    for seen in reversed(verifications):
-        if seen.counts_rows:
-            return sum(table.rows for table in seen.tables)
-    return None
+    seen = last_count(verifications)
+    return None if seen is None else sum(table.rows for table in seen.tables)
 
 
 def _is_rehearsal(level: str, result: str) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
 from airflow_pgbackup.repository.json_document import Content, Document, moment
-from airflow_pgbackup.repository.layout import LEVELS
+from airflow_pgbackup.repository.layout import reaches
 from airflow_pgbackup.repository.manifest import ClientInfo
 
 UNLISTED = "tables not listed"
@@ -74,7 +74,7 @@ class Verification(Document):
     @property
     def counts_rows(self) -> bool:
         """Whether the tables are those of a sound backup, each with its rows."""
-        return self.result == "pass" and LEVELS.index(self.level) >= LEVELS.index("archive") and self.lists_tables
+        return self.result == "pass" and reaches(self.level, "archive") and self.lists_tables
 
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Verification:
@@ -103,6 +103,11 @@ class Verification(Document):
         if self.artifact_sha256 is None and self.format_version != "1.0":
             return f"version {self.format_version} requires artifact_sha256, which is missing"
         return None
+
+
+def last_count(verifications: Sequence[Verification]) -> Verification | None:
+    """Return the newest of these, which are sorted by time, that counted rows; None: none has."""
+    return next((seen for seen in reversed(verifications) if seen.counts_rows), None)
 
 
 def _check(content: Content) -> Check:

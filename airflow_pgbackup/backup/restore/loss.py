@@ -9,6 +9,7 @@ from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.quantities import counted, human_age, human_bytes
 from airflow_pgbackup.repository.evidence import Evidence
+from airflow_pgbackup.repository.verification import last_count
 from airflow_pgbackup.text import first_of
 
 _NAMED = 5
@@ -78,10 +79,9 @@ def describe_loss(run: RestoreContext, evidence: Evidence, target: RestoreTarget
 
 def _tables(evidence: Evidence) -> dict[tuple[str, str], int] | None:
     """Return the rows of each table as the last verification that counted them did; None if none has."""
-    for seen in reversed(evidence.verifications):
-        if seen.counts_rows:
-            rows: dict[tuple[str, str], int] = {}
-            for table in seen.tables:
-                rows[table.schema, table.name] = rows.get((table.schema, table.name), 0) + table.rows
-            return rows
-    return None
+    if (seen := last_count(evidence.verifications)) is None:
+        return None
+    rows: dict[tuple[str, str], int] = {}
+    for table in seen.tables:
+        rows[table.schema, table.name] = rows.get((table.schema, table.name), 0) + table.rows
+    return rows
