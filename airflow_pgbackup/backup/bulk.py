@@ -30,7 +30,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import read_catalogue
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
-from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+from airflow_pgbackup.repository.layout import Series, check_level, reaches
 
 FAILED, ERROR, NOT_PROVEN, DONE, SKIPPED = "failed", "error", "not proven", "done", "skipped"
 OUTCOMES = (FAILED, ERROR, NOT_PROVEN, DONE, SKIPPED)
@@ -303,7 +303,6 @@ def _result(name: _Name, work: _Work, repositories: Sequence[Repository]) -> Bac
 
 def _too_little(evidence: Evidence, minimum: str | None) -> str | None:
     """Return why a backup is not verified at a level; None if it is."""
-    backup = evidence.backup
-    if minimum is None or (backup.level is not None and LEVELS.index(backup.level) >= LEVELS.index(minimum)):
+    if minimum is None or reaches(evidence.backup.level, minimum):
         return None
-    return f"it {backup.standing}, and {minimum} is required"
+    return f"it {evidence.backup.shortcoming(minimum)}"

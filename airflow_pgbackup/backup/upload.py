@@ -91,15 +91,13 @@ def upload(
 
 
 def _require_level(evidence: Evidence, minimum: str | None) -> None:
-    backup, level = evidence.backup, evidence.backup.level
+    backup = evidence.backup
     if minimum is None:
         return
-    if not layout.reaches(level, minimum):
+    if not layout.reaches(backup.level, minimum):
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
         raise VerificationFailed(
-            f"backup {backup.series}/{backup.id} "
-            + (f"is verified only at {level}, but {minimum} is required" if level else backup.standing)
-            + ignored,
+            f"backup {backup.series}/{backup.id} {backup.shortcoming(minimum)}{ignored}",
             hint="Choose another backup."
             if backup.state == "failed"
             else f"Verify it at level {minimum} first, or set {parameter('minimum_level', None)} to upload it "

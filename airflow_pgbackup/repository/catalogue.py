@@ -89,6 +89,10 @@ class Backup:
         text = STATES[self.state].format(level=self.level)
         return f"{text}: {self.problem}" if self.problem else text
 
+    def shortcoming(self, minimum: str) -> str:
+        """Return why it is not verified at a level: ``is verified at archive only, and restore is required``."""
+        return f"{self.standing}, and {minimum} is required"
+
     def as_json(self) -> dict[str, object]:
         """Return ``series``, ``id``, ``started_at`` (ISO 8601), ``size`` (bytes), ``state``, ``verified`` (level)."""
         return {

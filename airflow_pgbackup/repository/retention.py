@@ -38,7 +38,7 @@ from airflow_pgbackup.quantities import span_text
 from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.catalogue import Backup, series_order
 from airflow_pgbackup.repository.labels import check_label_patterns, matching_labels
-from airflow_pgbackup.repository.layout import LEVELS, Series, check_level
+from airflow_pgbackup.repository.layout import Series, check_level, reaches
 from airflow_pgbackup.time_spans import check_span
 from airflow_pgbackup.wording import parameter, parameters
 
@@ -265,7 +265,7 @@ def _rank(state: str, level: str | None, minimum_level: str | None) -> int:
     """Return 0 for what counts, 1 for what is not verified, 2 for a failure. Cached: few cases, many calls."""
     if minimum_level is None:
         return 2 if state in _BAD else 0
-    if level is not None and LEVELS.index(level) >= LEVELS.index(minimum_level):
+    if reaches(level, minimum_level):
         return 0
     return 2 if state in _BAD else 1
 

@@ -368,7 +368,7 @@ def test_a_pass_put_beside_a_real_one(repository: Repository, real: Evidence, tm
         ignored
         == f"{claim(second(real, 30))}: a verification that is not JSON: Expecting value: line 1 column 1 (char 0)"
     )
-    with pytest.raises(VerificationFailed, match=r"verified only at archive, but restore is required \(ignored: verif"):
+    with pytest.raises(VerificationFailed, match=r"verified at archive only, and restore is required \(ignored: verif"):
         upload(
             reference=reference(repository, real.backup.id),
             source=repository,

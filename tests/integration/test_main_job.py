@@ -177,7 +177,7 @@ def test_what_is_not_verified_is_not_uploaded(
         upload(reference=reference, source=here, destination=there)
     assert [entry.key for entry in there.list()] == ["repository.json"]
     verify(reference=reference, repository=here, level="integrity")
-    with pytest.raises(VerificationFailed, match="verified only at integrity, but archive is required"):
+    with pytest.raises(VerificationFailed, match="verified at integrity only, and archive is required"):
         upload(reference=reference, source=here, destination=there)
     once = upload(reference=reference, source=here, destination=there, minimum_level=None)
     # and again, as a task that is cleared and runs again

@@ -174,11 +174,8 @@ def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
         )
     if not counts(evidence.backup, minimum_level):
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
-        level = evidence.backup.level
         raise VerificationFailed(
-            f"backup {name} {evidence.backup.standing}"
-            + (f", but {minimum_level} is required" if level else "")
-            + ignored,
+            f"backup {name} {evidence.backup.shortcoming(minimum_level)}{ignored}",
             hint=f"Verify it at level {minimum_level} first, or choose another backup.",
         )
     return manifest

@@ -173,9 +173,9 @@ def _too_little(evidence: Evidence, minimum: str | None) -> str | None:
     backup = evidence.backup
     if backup.state in ("incomplete", "unreadable", "failed"):
         return f"backup {backup.id} {backup.standing}"
-    if minimum is None or (backup.level and layout.LEVELS.index(backup.level) >= layout.LEVELS.index(minimum)):
+    if minimum is None or layout.reaches(backup.level, minimum):
         return None
-    return f"backup {backup.id} {backup.standing}"
+    return f"backup {backup.id} {backup.shortcoming(minimum)}"
 
 
 def _read(repository: Repository, references: Sequence[Mapping[str, object]]) -> dict[Series, Evidence | str]:

@@ -246,7 +246,7 @@ def test_only_a_verified_backup_is_used(setting: Setting, fresh_database: Fresh)
     # What the reference says decides nothing.
     with pytest.raises(VerificationFailed, match=r"is not verified yet.*Verify it at level archive"):
         setting.refresh(reference={**unverified, "verified": "restore"})
-    with pytest.raises(VerificationFailed, match="but restore is required"):
+    with pytest.raises(VerificationFailed, match="and restore is required"):
         setting.refresh(minimum_level="restore")
     assert setting.is_as_it_was()
 
