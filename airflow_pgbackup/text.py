@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -47,6 +47,14 @@ def first_problem(problems: Sequence[str]) -> str:
     """Return the first problem, and how many more there are: ``film.dat is missing (and 3 more)``."""
     more = len(problems) - 1
     return problems[0] + (f" (and {more:,} more)" if more > 0 else "")
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """Return a hint that names what is most similar to an unknown name; `otherwise` if nothing is."""
+    import difflib  # takes its time to load
+
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f"Did you mean {near[0]!r}?" if near else otherwise
 
 
 def printable_json(text: str) -> str:

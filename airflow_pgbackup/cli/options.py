@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.options.kinds import Integer, Pair, Switch
 from airflow_pgbackup.postgres.options.tool import ToolOptions
+from airflow_pgbackup.text import did_you_mean
 
 Options = TypeVar("Options", bound=ToolOptions)
 
@@ -33,10 +33,9 @@ def options_of(
             continue
         option = table.get(name)
         if option is None:
-            near = difflib.get_close_matches(name, [*table, *also], n=1)
             raise OptionError(
                 f"unknown {kind.tool} option {name!r}",
-                hint=f"Did you mean {near[0]}?" if near else "Name the option as its flag: -o no_owner for --no-owner.",
+                hint=did_you_mean(name, [*table, *also], "Name the option as its flag: -o no_owner for --no-owner."),
             )
         if isinstance(option, Switch | Pair):
             if text.lower() not in _TRUTH:

@@ -19,6 +19,7 @@ from airflow_pgbackup.cli.vocabulary import (
     REPOSITORY_VARIABLE,
     Command,
 )
+from airflow_pgbackup.text import did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,10 +102,7 @@ def _lacks_default_repository(arguments: Sequence[str], environ: Mapping[str, st
 def _require_command(parser: argparse.ArgumentParser, name: str) -> None:
     names = [command.name for command in COMMANDS]
     if name not in names:
-        import difflib  # takes its time to load
-
-        near = difflib.get_close_matches(name, names, n=1)
-        raise UsageError(parser, f"unknown command {name!r}", hint=f"Did you mean {near[0]}?" if near else None)
+        raise UsageError(parser, f"unknown command {name!r}", hint=did_you_mean(name, names))
 
 
 def debug_behind_command(arguments: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +9,7 @@ from airflow_pgbackup.errors import ConfigurationError, OptionError, PgBackupErr
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 from airflow_pgbackup.operators._map_label import as_label
-from airflow_pgbackup.text import printing
+from airflow_pgbackup.text import did_you_mean, printing
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -141,9 +140,8 @@ class PgBackupCheckOperator(PgBackupOperator):
         known = [*kind.table(), "extra_args"]
         for name in self.options or {}:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
                 raise OptionError(
                     f"unknown {kind.tool} option {name!r} in options",
-                    hint=f"Did you mean {near[0]!r}?" if near else "The dump operator's page lists the options.",
+                    hint=did_you_mean(name, known, "The dump operator's page lists the options."),
                 )
         return kind(**with_lists(self.options or {}))

@@ -23,7 +23,6 @@ a little over 300 lines, to keep the names of backups in one place.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 import secrets
@@ -35,6 +34,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError
+from airflow_pgbackup.text import did_you_mean
 
 REPOSITORY_FILE = "repository.json"
 MANIFEST_FILE = "manifest.json"
@@ -77,11 +77,8 @@ def check_level(level: str | None, name: str = "minimum_level", *, required: boo
     """
     if level in LEVELS or (level is None and not required):
         return
-    near = difflib.get_close_matches(str(level), LEVELS)
     choices = ", ".join(LEVELS) + ("" if required else f", or {none}")
-    raise ConfigurationError(
-        f"invalid {name} {level!r}", hint=f"Did you mean {near[0]!r}?" if near else f"Choose one of {choices}."
-    )
+    raise ConfigurationError(f"invalid {name} {level!r}", hint=did_you_mean(level, LEVELS, f"Choose one of {choices}."))
 
 
 def reaches(level: object, minimum: str) -> bool:

@@ -357,7 +357,7 @@ def test_check_finds_what_prevents_a_backup(run: Run, tmp_path: Path) -> None:
         (("list", "file:///no/such/folder"), 1, "pgbackup init"),
         (("dump", "file:///x", "-d", "postgres://u:p@h/x"), 2, "not a connection string"),
         (("dump", "file:///x", "--password", "p"), 2, "unrecognized arguments"),
-        (("dump", "file:///x", "-o", "job=2"), 2, "Did you mean jobs?"),
+        (("dump", "file:///x", "-o", "job=2"), 2, "Did you mean 'jobs'?"),
         (("verify", "file:///x", "nonsense"), 2, "is not a series"),
         (("verify", "file:///x", "a/b", "--level", "best"), 2, "invalid --level 'best'"),
         (("restore", "file:///x", "a/b", "--mod", "create"), 2, "unrecognized arguments"),

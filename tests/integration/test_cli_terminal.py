@@ -102,7 +102,7 @@ def test_no_verb_and_a_wrong_one(world: World) -> None:
     assert seen.status == EXIT_STATUS["usage"]
     for verb in VERBS:
         assert [line for line in seen.lines if line.startswith(f"    {verb} ")], "each on a line with its help"
-    for word, hint in (("lst", "Did you mean list?"), ("x", "Run pgbackup --help to see the arguments.")):
+    for word, hint in (("lst", "Did you mean 'list'?"), ("x", "Run pgbackup --help to see the arguments.")):
         wrong = at_terminal(world, [word, "--json"], columns=60)
         assert wrong.status == EXIT_STATUS["usage"]
         assert f"pgbackup: unknown command '{word}'" in wrong.lines

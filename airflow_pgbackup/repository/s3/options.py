@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.s3.object_lock import ObjectLock
+from airflow_pgbackup.text import did_you_mean
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -126,10 +126,9 @@ class S3Options:
             )
         for name in self.extra_args:
             if name not in EXTRA_ARGS:
-                near = difflib.get_close_matches(str(name), EXTRA_ARGS, n=1)
                 raise ConfigurationError(
                     f"unknown S3 extra argument {name!r}",
-                    hint=f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(sorted(EXTRA_ARGS))}.",
+                    hint=did_you_mean(name, EXTRA_ARGS, f"Choose from {', '.join(sorted(EXTRA_ARGS))}."),
                 )
         if (storage := self.extra_args.get("StorageClass")) in _ARCHIVES:
             raise ConfigurationError(

@@ -127,7 +127,7 @@ def test_an_access_point_is_named_by_its_alias() -> None:
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         S3Options(extra_args={"StorageClas": "STANDARD_IA"})
-    assert caught.value.hint == "Did you mean StorageClass?"
+    assert caught.value.hint == "Did you mean 'StorageClass'?"
 
 
 @pytest.mark.parametrize("key", [918273645, ["918273645"], None])
