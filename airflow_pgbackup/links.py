@@ -68,7 +68,7 @@ def _address(place: PlaceOnPage) -> str:
         given = load(airflow=True)
     except PgBackupError:  # the configuration of the page is no concern of a task; the page reports it
         return ""
-    named = [plain_uri(uri) for uri in given.page_repositories.replace(",", " ").split()]
+    named = [plain_uri(uri) for uri in given.repositories_of_page]
     # Only the page reads the fleet's file; for a repository that the file does not name, the link shows "Not found".
     if plain_uri(place.repository) not in named and not given.page_fleet:
         return ""

@@ -114,6 +114,11 @@ class Settings:
     page_restore_dag_id: str = ""
     """The DAG that *Plan a restore* triggers, which should ask for an approval; empty: no such button."""
 
+    @property
+    def repositories_of_page(self) -> list[str]:
+        """The URIs in :attr:`page_repositories`."""
+        return self.page_repositories.replace(",", " ").split()
+
     def read_deadline(self, size: int) -> float:
         """Return the seconds within which an artifact of ``size`` bytes must be read to its end."""
         return self.verify_deadline + size / self.verify_bytes_per_second

@@ -47,9 +47,13 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     found: SeriesDetail | None = _value(reading)
     if found:
         found = replace(found, status=aged(found.status, datetime.now(timezone.utc)))
-    title = f"{parsed.server}/{parsed.database or '@' + parsed.kind}"
     return render(
-        "series.html", title=title, source=source, reading=reading, detail=found, trends=_trends(found) if found else []
+        "series.html",
+        title=str(parsed),
+        source=source,
+        reading=reading,
+        detail=found,
+        trends=_trends(found) if found else [],
     )
 
 

@@ -77,7 +77,7 @@ def read_sources() -> list[Source]:
     default = Target(
         max_age=timedelta(seconds=given.page_max_age), level=given.page_level, policy=_policy(given.page_retention)
     )
-    uris = given.page_repositories.replace(",", " ").split()
+    uris = given.repositories_of_page
     _refuse_secrets(uris)
     places = [(uri, given.page_aws_conn_id or None) for uri in uris]
     fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet({}, {})
