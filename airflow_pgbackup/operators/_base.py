@@ -21,7 +21,7 @@ from airflow_pgbackup.notifications.cause import Cause, leave_cause
 from airflow_pgbackup.operators._figures import Figures
 from airflow_pgbackup.operators._given import require_given
 from airflow_pgbackup.operators._lineage import Work, lineage
-from airflow_pgbackup.operators._map_label import as_label
+from airflow_pgbackup.operators._map_label import as_label, series_label
 from airflow_pgbackup.operators._rendering import remember_passed, render
 from airflow_pgbackup.operators._retries import airflow_error, retry_soon, with_second_try
 from airflow_pgbackup.operators._seed import seed
@@ -209,6 +209,8 @@ class PgBackupOperator(BaseOperator):
     @property
     def map_label(self) -> str:
         """What the task works on, from its rendered fields: the name of a mapped task."""
+        if (backup := getattr(self, "backup", None)) is not None:
+            return as_label(series_label(backup))
         return as_label(getattr(self, "server", None) or getattr(self, "postgres_conn_id", None) or self.task_id)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:

@@ -123,7 +123,7 @@ class PgRefreshOperator(PgBackupOperator):
 
     @property
     def map_label(self) -> str:
-        return as_label(self.postgres_conn_id, self.database) if self.database else series_label(self.series)
+        return as_label(self.postgres_conn_id, self.database) if self.database else as_label(series_label(self.series))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.masking import load_rules

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
-from airflow_pgbackup.operators._map_label import as_label, series_label
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -45,10 +44,6 @@ class PgBackupRewrapOperator(PgBackupOperator):
         self.recipients = recipients
         self.identity_conn_id = identity_conn_id
         self.aws_conn_id = aws_conn_id
-
-    @property
-    def map_label(self) -> str:
-        return as_label(series_label(self.backup))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.rewrap import rewrap

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, repository_of
-from airflow_pgbackup.operators._map_label import as_label, series_label
 from airflow_pgbackup.repository.s3.options import mapping
 
 if TYPE_CHECKING:
@@ -68,10 +67,6 @@ class PgBackupUploadOperator(PgBackupOperator):
         self.checksum_algorithm = checksum_algorithm
         self.minimum_level = minimum_level
         self.init_repository = init_repository
-
-    @property
-    def map_label(self) -> str:
-        return as_label(series_label(self.backup))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.upload import upload

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_pgbackup.assets import VERIFIED
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, repository_of
-from airflow_pgbackup.operators._map_label import as_label, series_label
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
@@ -72,10 +71,6 @@ class PgBackupVerifyOperator(PgBackupOperator):
     @property
     def _emitted_level(self) -> str:
         return self.level
-
-    @property
-    def map_label(self) -> str:
-        return as_label(series_label(self.backup))
 
     def _run(self, context: Context, run: RunContext) -> dict[str, object]:
         from airflow_pgbackup.backup.verify import verify
