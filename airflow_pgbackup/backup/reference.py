@@ -83,12 +83,17 @@ def _named(repository: Repository, reference: Mapping[str, object]) -> tuple[Ser
         series, id = Series.parse(str(reference["series"])), str(reference["id"])
         uuid = str(reference["repository_uuid"])
     except (KeyError, TypeError, ValueError):
-        raise ConfigurationError(
-            f"not a reference to a backup: {str(reference)[:200]}",
-            hint="Pass what a dump, verify or upload task returned, as in backup=dump.output.",
-        ) from None
+        raise not_a_reference(reference) from None
     repository.require(uuid)
     return series, id
+
+
+def not_a_reference(value: object) -> ConfigurationError:
+    """Return the error for what should be a reference."""
+    return ConfigurationError(
+        f"not a reference to a backup: {str(value)[:200]}",
+        hint="Pass what a dump, verify or upload task returned, as in backup=dump.output.",
+    )
 
 
 def find_committed(

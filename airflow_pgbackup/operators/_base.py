@@ -296,7 +296,6 @@ def repository_of(backup: object) -> str:
     """
     if isinstance(backup, Mapping) and isinstance(uri := backup.get("repository"), str):
         return uri
-    raise ConfigurationError(
-        f"not a reference to a backup: {str(backup)[:200]}",
-        hint="Pass what a dump, verify or upload task returned, as in backup=dump.output.",
-    )
+    from airflow_pgbackup.backup.reference import not_a_reference
+
+    raise not_a_reference(backup)
