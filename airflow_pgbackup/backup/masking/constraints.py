@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_pgbackup.postgres.definitions.identifiers import unquoted
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -102,26 +104,22 @@ class Constraints:
         """Add those of SQL as pg_dump writes it for ``CONSTRAINT``, ``INDEX`` and ``FK CONSTRAINT`` entries."""
         for text in definitions:
             if match := _CONSTRAINT.search(text):
-                schema, table, name = map(_unquote, match.groups()[:3])
+                schema, table, name = map(unquoted, match.groups()[:3])
                 self.add_unique(name, [(schema, table, each) for each in _names(match[4])])
             elif match := _FOREIGN_KEY.search(text):
                 schema, table, name, columns, other_schema, other, others = match.groups()
-                ours = [(_unquote(schema), _unquote(table), each) for each in _names(columns)]
-                theirs = [(_unquote(other_schema), _unquote(other), each) for each in _names(others)]
-                self.add_reference(_unquote(name), zip(ours, theirs, strict=False))
+                ours = [(unquoted(schema), unquoted(table), each) for each in _names(columns)]
+                theirs = [(unquoted(other_schema), unquoted(other), each) for each in _names(others)]
+                self.add_reference(unquoted(name), zip(ours, theirs, strict=False))
             elif match := _UNIQUE_INDEX.search(text):
-                name, schema, table = map(_unquote, match.groups()[:3])
+                name, schema, table = map(unquoted, match.groups()[:3])
                 # Of an expression all words; those that are no columns of the table do no harm.
-                words = [_unquote(each[1]) for each in _WORD.finditer(_in_parentheses(match[4])) if each[1]]
+                words = [unquoted(each[1]) for each in _WORD.finditer(_in_parentheses(match[4])) if each[1]]
                 self.add_unique(name, [(schema, table, each) for each in words])
 
 
 def _names(text: str) -> list[str]:
-    return [_unquote(match[1]) for match in re.finditer(rf"({_NAME})(?:\s[^,]*)?", text)]
-
-
-def _unquote(name: str) -> str:
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+    return [unquoted(match[1]) for match in re.finditer(rf"({_NAME})(?:\s[^,]*)?", text)]
 
 
 def _in_parentheses(text: str) -> str:

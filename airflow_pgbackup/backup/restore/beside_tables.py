@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
 from airflow_pgbackup.backup.restore.beside_selection import left_out_partition, own_schema, require_one
 from airflow_pgbackup.errors import OptionError
-from airflow_pgbackup.postgres.definitions.identifiers import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import qualified, quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 
@@ -121,8 +121,8 @@ def move_tables(
         connection.execute(encoded(f"CREATE SCHEMA {quoted(schema)}"))
         tables = []
         for _, old, name, root, is_parent in found:
-            connection.execute(encoded(f"ALTER TABLE {quoted(old)}.{quoted(name)} SET SCHEMA {quoted(schema)}"))
-            count = f"SELECT count(*) FROM ONLY {quoted(schema)}.{quoted(name)}"  # noqa: S608  quoted
+            connection.execute(encoded(f"ALTER TABLE {qualified(old, name)} SET SCHEMA {quoted(schema)}"))
+            count = f"SELECT count(*) FROM ONLY {qualified(schema, name)}"  # noqa: S608  quoted
             rows = fetch_value(connection, encoded(count))
             tables.append(MovedTable(old, name, root, is_parent, int(rows)))
     return tables, lost
@@ -172,8 +172,8 @@ def copying_statements(connection: Session, tables: Sequence[MovedTable], schema
 
 
 def _copying(connection: Session, table: MovedTable, schema: str) -> list[str]:
-    live = f"{quoted(table.schema)}.{quoted(table.name)}"
-    restored = f"{quoted(schema)}.{quoted(table.name)}"
+    live = qualified(table.schema, table.name)
+    restored = qualified(schema, table.name)
     live_columns = {name: rest for name, *rest in connection.execute(_COLUMNS, [table.schema, table.name])}
     if not fetch_value(connection, _EXISTS, [table.schema, table.name]):
         return [f"ALTER TABLE {restored} SET SCHEMA {quoted(table.schema)};  -- there is no table {_comment(live)} now"]
@@ -209,6 +209,6 @@ def _comment(text: str) -> str:
 
 def analyze_tables(connection: Session, tables: Sequence[MovedTable], schema: str) -> None:
     """Gather planner statistics of the restored tables."""
-    names = ", ".join(f"{quoted(schema)}.{quoted(table.name)}" for table in tables if table.root)
+    names = ", ".join(qualified(schema, table.name) for table in tables if table.root)
     with translated_errors(f'analyzing the tables of schema "{schema}"'):
         connection.execute(encoded(f"ANALYZE {names}"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, translated_errors
 from airflow_pgbackup.backup.subset.foreign_keys import ForeignKey
 from airflow_pgbackup.backup.subset.selection import Table
-from airflow_pgbackup.postgres.definitions.identifiers import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import qualified, quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 # The equality operator and collation with which a foreign key compares: those of the referenced column, as its unique
@@ -131,17 +131,17 @@ DELETE FROM {table} AS child WHERE (child.tableoid, child.ctid) IN (SELECT part,
 
 def _relation(connection: Session, table: Table) -> str:
     """Return a table for FROM: a foreign key concerns its partitions, and not what inherits from it."""
-    name = f"{quoted(table.schema)}.{quoted(table.name)}"
+    name = qualified(table.schema, table.name)
     return name if fetch_value(connection, _KIND, [name]) == "p" else f"ONLY {name}"
 
 
 def _columns(connection: Session, table: Table) -> dict[str, _Column]:
     found = {}
-    name = f"{quoted(table.schema)}.{quoted(table.name)}"
+    name = qualified(table.schema, table.name)
     for column, schema, operator, collation_schema, collation in connection.execute(_KEYS, [name]):
         found[column] = _Column(
             f"OPERATOR({quoted(schema)}.{operator})" if operator else "OPERATOR(pg_catalog.=)",
-            f" COLLATE {quoted(collation_schema)}.{quoted(collation)}" if collation else "",
+            f" COLLATE {qualified(collation_schema, collation)}" if collation else "",
         )
     return found
 
@@ -154,7 +154,7 @@ def count_rows(connection: Session, tables: Iterable[Table]) -> dict[Table, int]
         leaves = connection.execute(_LEAVES, [[t.schema for t in named], [t.name for t in named]]).fetchall()
         counts = {}
         for schema, name in leaves:
-            query = f"SELECT pg_catalog.count(*) FROM ONLY {quoted(schema)}.{quoted(name)}"  # noqa: S608  quoted
+            query = f"SELECT pg_catalog.count(*) FROM ONLY {qualified(schema, name)}"  # noqa: S608  quoted
             counts[Table(schema, name)] = int(fetch_value(connection, encoded(query)))
     return counts
 
@@ -163,6 +163,6 @@ def shrink(connection: Session, before: Mapping[Table, int], after: Mapping[Tabl
     """Rewrite the tables that lost more than half of their rows, because their files would not shrink otherwise."""
     for table, rows in after.items():
         if rows < before[table] / 2:
-            name = f"{quoted(table.schema)}.{quoted(table.name)}"
+            name = qualified(table.schema, table.name)
             with translated_errors(f"rewriting {table}"):
                 connection.execute(encoded(f"VACUUM (FULL) {name}"))

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, tr
 from airflow_pgbackup.backup.subset.selection import Table
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.server_errors import server_message
-from airflow_pgbackup.postgres.definitions.identifiers import quoted
+from airflow_pgbackup.postgres.definitions.identifiers import qualified, quoted
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 
 SCHEMA = "pgbackup_subset"
@@ -149,4 +149,4 @@ def _check(connection: Session, table: Table, where: str) -> None:
 
 
 def _quoted(table: Table) -> str:
-    return f"{quoted(table.schema)}.{quoted(table.name)}"
+    return qualified(table.schema, table.name)

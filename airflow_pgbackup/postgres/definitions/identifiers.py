@@ -14,3 +14,8 @@ def unquoted(identifier: str) -> str:
 def quoted(name: str) -> str:
     """Return a name as a quoted identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def qualified(schema: str, name: str) -> str:
+    """Return a name with its schema, both quoted."""
+    return f"{quoted(schema)}.{quoted(name)}"
