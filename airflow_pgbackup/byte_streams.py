@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
+PIECE = 1 << 20
+"""Bytes to read at a time, where nothing asks for another size."""
+
 
 class Readable(Protocol):
     """``read(n)`` returns between one byte and `n` bytes, and nothing at the end."""

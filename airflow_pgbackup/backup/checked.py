@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.byte_streams import PIECE, PieceReader, Readable
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.streams import decrypted, require_identities
 from airflow_pgbackup.errors import RepositoryError, VerificationFailed
@@ -27,7 +27,6 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 
-PIECE = 1 << 20
 _DIGEST = 32
 
 

@@ -14,7 +14,8 @@ from airflow_pgbackup.encryption.streams import decrypt
 from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.repository.manifest import FileDigest
 
-_HEAD = 512
+HEAD = 512
+"""The first bytes of a file, by which its format is known."""
 
 
 class _Target:
@@ -36,7 +37,7 @@ class _Target:
             self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
-        self.head = self.head or data[:_HEAD]
+        self.head = self.head or data[:HEAD]
         return len(data)
 
     def flush(self) -> None:

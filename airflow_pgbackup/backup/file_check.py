@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_pgbackup.backup.checked import PIECE, Marks
-from airflow_pgbackup.backup.decrypted_copy import decrypt_copy
+from airflow_pgbackup.backup.checked import Marks
+from airflow_pgbackup.backup.decrypted_copy import HEAD, decrypt_copy
 from airflow_pgbackup.backup.private_copy import clone, create, disk_errors
 from airflow_pgbackup.backup.progress import Step
+from airflow_pgbackup.byte_streams import PIECE
 from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import BackupNotFound, NotProven, RepositoryError
@@ -21,8 +22,6 @@ from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.manifest import Artifact, FileDigest, Manifest
-
-_HEAD = 512
 
 
 @dataclass
@@ -79,7 +78,7 @@ class FileCheck:
         head = b""
         with _copying(stream, target) as source:
             for piece in self._hashed(file, source, marks, stop):
-                head = head or piece[:_HEAD]
+                head = head or piece[:HEAD]
         return head, None
 
     def _hashed(

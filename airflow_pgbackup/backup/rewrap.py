@@ -45,7 +45,7 @@ from airflow_pgbackup.backup.rewrapped import (
 )
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.streams import Meter
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import PIECE, Readable
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
 from airflow_pgbackup.encryption.streams import decrypted, encrypt, encrypted, require_identities
@@ -66,7 +66,6 @@ from airflow_pgbackup.repository.manifest import (
 )
 from airflow_pgbackup.wording import parameter, setting
 
-_PIECE = 1 << 20
 _HINT = "Choose another backup: this one was damaged after it was dumped."
 
 
@@ -295,5 +294,5 @@ class _Rewrap:
 
 
 def _read_to_the_end(stream: Readable) -> None:
-    while stream.read(_PIECE):
+    while stream.read(PIECE):
         pass

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from airflow_pgbackup.byte_streams import CountingReader, PieceReader, Readable
+from airflow_pgbackup.byte_streams import PIECE, CountingReader, PieceReader, Readable
 from airflow_pgbackup.postgres.archive.recompression import Codec, compress_archive
 from airflow_pgbackup.processors import usable_processors
 
 KEEP = 4096
 """The bytes of each end that a :class:`Meter` keeps: more than any header or trailer that is checked."""
 
-_CHUNK = 1 << 20
 _FRAME, _LONG_FRAME = 4 << 20, 8 << 20
 _DEFAULT_LEVEL = 3
 _LONG_LEVEL = 10  # from this level on zstd has a window of that size
@@ -138,7 +137,7 @@ def has_fast_gzip(level: int | None) -> bool:
 
 
 def _compressed(source: Readable, compressor: Compressor) -> Iterator[bytes]:
-    while data := source.read(_CHUNK):
+    while data := source.read(PIECE):
         yield compressor.compress(data)
     yield compressor.flush()
 

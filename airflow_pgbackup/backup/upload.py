@@ -26,6 +26,7 @@ from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
 from airflow_pgbackup.backup.stopwatch import Stopwatch
 from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.byte_streams import PIECE
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -42,8 +43,6 @@ from airflow_pgbackup.repository.evidence import MOST_BYTES, Evidence, parse_ver
 from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.manifest import MAX_BYTES, FileDigest, Manifest
 from airflow_pgbackup.wording import parameter
-
-_CHUNK = 1 << 20
 
 
 def upload(
@@ -190,7 +189,7 @@ class _Copy:
         """Read the version that the store has copied: a digest in an object's metadata is only a claim."""
         with self.source.read(entry.key, pin=entry) as stream:
             meter = Meter(stream, on_bytes=progress.advance)
-            while meter.read(_CHUNK):
+            while meter.read(PIECE):
                 self.cancel.check()
         if meter.sha256 != file.sha256:
             raise VerificationFailed(

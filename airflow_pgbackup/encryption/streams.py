@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from airflow_pgbackup.byte_streams import PieceReader, Readable
+from airflow_pgbackup.byte_streams import PIECE, PieceReader, Readable
 from airflow_pgbackup.encryption.header import with_checked_header
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.encryption.recipients import Recipients
@@ -20,7 +20,6 @@ from airflow_pgbackup.errors import NotProven, VerificationFailed
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import identity
 
-_PIECE = 1 << 20
 _SHOWN, _MOST_SHOWN = 80, 4  # characters of a recipient, recipients
 _AHEAD = 2  # pieces that wait for the thread
 
@@ -152,7 +151,7 @@ class _Converter:
                     raise self._error
                 return
             if take and not done:
-                piece = self._source.read(_PIECE)
+                piece = self._source.read(PIECE)
                 with self._changed:
                     if piece:
                         self._in.append(piece)

@@ -15,6 +15,7 @@ from airflow_pgbackup.backup.attempt import attempt
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.streams import Meter
+from airflow_pgbackup.byte_streams import PIECE
 from airflow_pgbackup.errors import (
     AlreadyExists,
     BackupNotFound,
@@ -30,8 +31,6 @@ from airflow_pgbackup.repository.layout import reaches
 from airflow_pgbackup.repository.local.linking import link_into
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import FileDigest, Manifest
-
-_CHUNK = 1 << 20
 
 Verify = Callable[[Mapping[str, object]], dict[str, object]]
 
@@ -219,7 +218,7 @@ class _Adoption:
         step = self.context.step(f"comparing {file.path}", bytes_total=file.size)
         with step, self.repository.read(key) as stream:
             meter = Meter(stream, on_bytes=step.advance)
-            while meter.read(_CHUNK):
+            while meter.read(PIECE):
                 self.context.cancel.check()
         if (meter.size, meter.sha256) != (file.size, file.sha256):
             raise VerificationFailed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import PIECE, Readable
 from airflow_pgbackup.errors import VerificationFailed
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
 from airflow_pgbackup.postgres.archive.directory_format import has_end_marker
@@ -17,7 +17,6 @@ from airflow_pgbackup.postgres.archive.member_names import (
 )
 from airflow_pgbackup.postgres.archive.toc import Toc
 
-_CHUNK = 1 << 20
 _METHODS = {".gz": "gzip", ".zst": "zstd", ".lz4": "lz4"}
 
 
@@ -52,7 +51,7 @@ class DirectoryMembers:
         method = _METHODS.get(name.removeprefix(stem))
         data = Decompressed(source, method, name, on_step=self._on_step) if method else source
         tail, size = b"", 0
-        while read := data.read(_CHUNK):
+        while read := data.read(PIECE):
             self._on_step()
             tail, size = (tail + read)[-8:], size + len(read)
         table = self._tables.get(stem)

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.adopt.script_outline import ScriptOutline
 from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.streams import Meter
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import PIECE, Readable
 from airflow_pgbackup.errors import ClientError, ConfigurationError, NotProven, VerificationFailed
 from airflow_pgbackup.postgres.archive.custom_format import BLOBS, DATA, INT, ZERO, CustomArchive
 from airflow_pgbackup.postgres.archive.decompression import Decompressed
@@ -24,7 +24,6 @@ from airflow_pgbackup.postgres.archive.sniff import Dump, sniff_directory, sniff
 from airflow_pgbackup.postgres.archive.toc import read_toc
 from airflow_pgbackup.repository.manifest import FileDigest, directory_sha256
 
-_CHUNK = 1 << 20
 _TRAILER = {
     False: b"-- PostgreSQL database dump complete",
     True: b"-- PostgreSQL database cluster dump complete",
@@ -112,7 +111,7 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
                     members.check(meter, name.rpartition("/")[2])
                 else:
                     outline = _require_complete(meter, content, last, context)
-                while meter.read(_CHUNK):
+                while meter.read(PIECE):
                     context.cancel.check()
             if content.format == "tar" and meter.tail[-len(_END_OF_TAR) :] != _END_OF_TAR:
                 raise VerificationFailed(
@@ -163,7 +162,7 @@ def _require_complete(meter: Meter, content: Dump, what: str, context: RunContex
 
 def _require_trailer(source: Readable, meter: Meter, cluster: bool, what: str, context: RunContext) -> ScriptOutline:
     outline, tail, size = ScriptOutline(cluster), b"", 0
-    while data := source.read(_CHUNK):
+    while data := source.read(PIECE):
         context.cancel.check()
         outline.add(data)
         tail, size = (tail + data)[-4096:], size + len(data)

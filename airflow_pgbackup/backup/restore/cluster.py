@@ -37,7 +37,7 @@ from airflow_pgbackup.backup.restore.request import (
 )
 from airflow_pgbackup.backup.restore.retry_marker import set_marker
 from airflow_pgbackup.backup.restore.script import ScriptLoader, open_script
-from airflow_pgbackup.byte_streams import Readable
+from airflow_pgbackup.byte_streams import PIECE, Readable
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
@@ -180,7 +180,7 @@ class _ClusterRestore:
                 if part := parts.get(number):
                     created = self._restore(part, stream, temporary, outcome, state)
                     renames += [(created, part.name)] if created else []
-                while stream.read(1 << 20):  # skips databases that are not restored
+                while stream.read(PIECE):  # skips databases that are not restored
                     pass
             run.check()
             if renames:
