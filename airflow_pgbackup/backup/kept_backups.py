@@ -50,14 +50,22 @@ class KeptBackups:
     _held: dict[Series | str, str] = field(default_factory=dict)
     _began: datetime = field(default_factory=lambda: current_time())
 
-    def read(self, backups: Iterable[Backup]) -> dict[str, Evidence]:
-        """Return the evidence of backups by their folders. One that cannot be read is unreadable.
+    def read(self, backups: Iterable[Backup]) -> dict[str, tuple[Backup, list[str]]]:
+        """Return backups as their files prove them, and what their file names claim wrongly, by their folders.
+
+        One that cannot be read is unreadable. The rest of the evidence is not kept: it may list thousands of tables for
+        each verification.
 
         :raises Canceled: before each backup.
         """
         wanted = list(backups)
+
+        def read(backup: Backup) -> tuple[Backup, list[str]]:
+            evidence = self._read(backup)
+            return evidence.backup, evidence.shortcomings()
+
         with request_threads() as pool:
-            return {one.folder: found for one, found in zip(wanted, pool.map(self._read, wanted), strict=True)}
+            return {one.folder: found for one, found in zip(wanted, pool.map(read, wanted), strict=True)}
 
     def confirm_all(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Confirm all decisions of this prune.

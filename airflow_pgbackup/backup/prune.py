@@ -328,7 +328,7 @@ class _Prune:
         touched = {decision.backup.series for decision in decide(listed) if not decision.keep}
         read = kept.read(backup for backup in listed if backup.series in touched)
         for series, members in groupby(listed, key=lambda backup: backup.series):
-            ignored = [(b.id, why) for b in members if b.folder in read and (why := read[b.folder].shortcomings())]
+            ignored = [(b.id, why) for b in members if b.folder in read and (why := read[b.folder][1])]
             for id, why in ignored[: max(0, _MOST_IGNORED - len(self.ignored))]:
                 self.ignored.append({"series": series.path, "id": id, "why": why[:_NAMED]})
             for id, why in ignored[:_NAMED]:
@@ -337,7 +337,7 @@ class _Prune:
                 self._note(
                     f"{series}: the files of {counted(len(ignored) - _NAMED, 'more backup')} do not prove their state"
                 )
-        return [read[b.folder].backup if b.folder in read else b for b in listed]
+        return [read[b.folder][0] if b.folder in read else b for b in listed]
 
     def _locks(self, backups: Sequence[Backup]) -> dict[tuple[Series, str], str]:
         """Return the backups that the store has locked, and why. The manifest is the last file of a dump, so its lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -40,6 +41,7 @@ from airflow_pgbackup.repository.manifest import MAX_BYTES
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.retention import Policy
 from airflow_pgbackup.repository.s3.options import S3Options
+from airflow_pgbackup.repository.verification import Verification
 
 NOW = datetime.now(timezone.utc)
 APP, STAGING = Series("prod", "app"), Series("prod", "app_staging")
@@ -639,3 +641,25 @@ def test_only_what_replaces_a_deleted_backup_is_read_again(
     monkeypatch.setattr(kept_backups, "read_evidence", counting)
     prune(repository=repository, policy=Policy(keep_last=1), dry_run=False)
     assert (seen, listed) == (["prod/app"] * 3, ["prod/app"] * 2), "the kept one is listed before any, and its series"
+
+
+def test_the_tables_of_verifications_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of tables in each verification of each backup would fill the worker's memory."""
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    add(repository, 1, 2, 3, 4)
+    read, kept = kept_backups.KeptBackups.read, list[int]()
+
+    def live() -> int:
+        gc.collect()
+        return sum(isinstance(each, Verification) for each in gc.get_objects())
+
+    def reading(self: kept_backups.KeptBackups, backups: Any) -> Any:
+        before, found = live(), read(self, backups)
+        assert len(found) == 4
+        kept.append(live() - before)
+        return found
+
+    monkeypatch.setattr(kept_backups.KeptBackups, "read", reading)
+    assert run(repository)["removed"] == 2
+    assert kept == [0]
