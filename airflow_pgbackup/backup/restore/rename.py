@@ -22,7 +22,7 @@ from airflow_pgbackup.backup.databases.temporary_database import PREFIX, drop_da
 from airflow_pgbackup.backup.databases.user_objects import count_objects
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.named_views import empty_named_views, fill_named_views
-from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids
+from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids, tied_to_database
 from airflow_pgbackup.backup.restore.request import StateText, doubt
 from airflow_pgbackup.errors import PgBackupError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -176,6 +176,8 @@ def is_dated_name(name: str, database: str) -> bool:
 def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, only_if_empty: bool) -> str | None:
     """Drop a database that was replaced. The restore is complete, so a failure is a warning.
 
+    A database with replication slots or subscriptions is kept: their positions are those of other systems.
+
     :param only_if_empty: keep the database if it has objects, as it was empty when the restore began, or what does not
         count as an object and is lost with it: extensions, default privileges, privileges of the schema public.
     :return: its name if it was not dropped, else None.
@@ -192,6 +194,9 @@ def drop_replaced(run: RestoreContext, params: ConnectionParams, name: str, *, o
                 run.warn(f"keeping the old database as {name}, because it has {', '.join(others)}")
                 return name
         with session(params) as connection, translated_errors(f"dropping {name}"):
+            if tied := tied_to_database(connection, name):  # DROP DATABASE drops its slots
+                run.warn(f"keeping the old database as {name}, because it has {', '.join(tied)}")
+                return name
             drop_database(connection, name)
     except PgBackupError as error:
         run.warn(f"cannot drop the old database {name}: {error.message}")

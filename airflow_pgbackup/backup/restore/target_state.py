@@ -65,8 +65,9 @@ def inspect_target(request: RestoreRequest) -> TargetState:
             require_may_create(server, CREATEDB_HINT)
             if exists:
                 require_replaceable(connection, server, target)
+                kept = "" if target.keep_old else ", which is therefore kept"
                 for what in tied_to_database(connection, target.database):
-                    request.run.warn(f"{what} stays with the old database")
+                    request.run.warn(f"{what} stays with the old database{kept}")
     return TargetState(server, maintenance, earlier=earlier)
 
 

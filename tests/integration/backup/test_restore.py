@@ -464,6 +464,11 @@ def test_a_tablespace_that_the_server_lacks_costs_no_locale(
                 "tablespace fast"
             )
         reference = backup(server.params.with_database("source"), repository)
+        copy = server.params.with_database("copy")
+        restored(reference, repository, copy, mode="create", options={"no_tablespaces": True})
+        assert value(copy, "select datname from pg_database where dattablespace <> 1663 and datistemplate = false") == (
+            "source"
+        )
     name = fresh_database(server18).dbname
     with server18.params.connect() as session:
         session.execute(sql.SQL("drop database {}").format(sql.Identifier(name)))
@@ -620,3 +625,34 @@ def test_a_database_that_sets_the_role_of_its_sessions(
         found = value(server18.params, f"{sets_role} datname = '{database.dbname}')")
         assert found == [f"role={OWNER}"]
         assert value(database, "select count(*) from film") == ROWS["film"]
+
+
+def test_what_a_restore_cannot_know_is_a_warning(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path / "repository")
+    reference = backup(fresh_database(server18, None, *SCHEMA[:1]), repository, format="plain")
+    target = fresh_database(server18, None, "alter default privileges grant select on tables to public")
+    warnings = restored(reference, repository, target)["warnings"]
+    assert any("has default privileges, which restored objects get" in line for line in warnings)
+    new = fresh_database(server18)
+    with server18.params.connect() as session:
+        session.execute(sql.SQL("drop database {}").format(sql.Identifier(new.dbname)))
+    warnings = restored(reference, repository, new, mode="create")["warnings"]
+    assert any("everybody may connect: dump with create=True next time" in line for line in warnings)
+
+
+def test_an_old_database_with_a_replication_slot_is_kept(tmp_path: Path) -> None:
+    """DROP DATABASE would drop the slot, and with it the position of its consumer."""
+    with fresh_server(18, settings={"wal_level": "logical"}) as server:
+        with server.params.connect() as session:
+            session.execute("create database app")
+        app, repository = server.params.with_database("app"), local(tmp_path)
+        with app.connect() as session:
+            session.execute("create table t (a int)")
+            session.execute("create subscription s connection 'dbname=x' publication p with (connect = false)")
+            session.execute("select pg_create_logical_replication_slot('consumer', 'pgoutput')")
+        result = restored(backup(app, repository), repository, app, mode="replace", target={"keep_old": False})
+        assert value(app, "select database from pg_replication_slots") == result["replaced"]
+        assert "replication slot consumer stays with the old database, which is therefore kept" in result["warnings"]
+        assert any("has the replication slot of the original" in line for line in result["warnings"])
