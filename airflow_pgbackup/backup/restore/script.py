@@ -83,6 +83,16 @@ class ScriptLoader:
         return self.contents.sections[0].fires_event_triggers
 
     @property
+    def drops(self) -> bool:
+        """Whether the script drops existing objects before it creates them."""
+        return self.contents.style.drops
+
+    @property
+    def objects(self) -> int:
+        """The number of statements that create objects."""
+        return self.contents.sections[0].objects
+
+    @property
     def properties(self) -> DatabaseProperties:
         return self.contents.sections[0].properties
 
