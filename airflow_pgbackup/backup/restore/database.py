@@ -220,10 +220,12 @@ class _DatabaseRestore:
     def run(self, outcome: RestoreOutcome) -> None:
         if self._request.globals_from:
             self._request.apply_globals(self._globals, self._maintenance, outcome)
-        if self._strategy.new_database:
-            self._into_new_database(outcome)
+        restore = self._into_new_database if self._strategy.new_database else self._in_place
+        if created := [*self._globals.created, *self._globals.tablespaces]:
+            with state_in_errors(f"roles and tablespaces were created: {', '.join(created)}", self._run.log):
+                restore(outcome)
         else:
-            self._in_place(outcome)
+            restore(outcome)
 
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target

@@ -221,7 +221,9 @@ def test_clean_into_existing_replaces_objects(
 ) -> None:
     target = fresh_database(server18, None, "create table actor (other text)", "create table mine as select 1 as a")
     options = {"clean": True, "if_exists": True, "tables": ["actor"]}
-    restored(*dumped, target, options=options, mode="into_existing")
+    result = restored(*dumped, target, options=options, mode="into_existing")
+    assert result["rows"] is None, "nobody knows how many of the rows before were dropped"
+    assert result["objects"] > 0
     assert value(target, "select count(name) from actor") == 500
     assert value(target, "select a from mine") == 1
 
@@ -412,3 +414,18 @@ def test_a_dry_run_returns_the_plan_and_changes_nothing(
     assert "the old database is renamed, with the date" in plan
     assert databases_of(server18) == before
     assert value(target, "select a from old") == 1
+
+
+def test_a_failure_names_the_roles_that_were_created(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    repository = local(tmp_path / "repository")
+    make_roles(server18)
+    reference = backup(fresh_database(server18, None, "create schema app", "create table app.t (a int)"), repository)
+    roles = GlobalsBackup(backup_cluster(server18.params, repository, globals_only=True), repository)
+    with fresh_server(18) as other:
+        target = other.params.with_database("new")
+        with pytest.raises(ToolError, match='schema "app" does not exist') as failed:
+            restored(reference, repository, target, mode="create", globals_from=roles, options={"schemas": ["app"]})
+    assert re.search(rf'"new" was not created; roles and tablespaces were created: .*{OWNER}', failed.value.message)
+    assert "A selection of schemas or tables does not create the schema" in str(failed.value.hint)
