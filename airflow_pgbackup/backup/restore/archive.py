@@ -33,6 +33,7 @@ from airflow_pgbackup.postgres.archive.checked_blocks import check_blocks, check
 from airflow_pgbackup.postgres.archive.toc import SETTING_KINDS, Toc, TocEntry, read_toc
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties, is_standard_comment, statements
+from airflow_pgbackup.postgres.definitions.database_locale import without_tablespace
 from airflow_pgbackup.postgres.definitions.event_triggers import fires_event_triggers
 from airflow_pgbackup.postgres.definitions.public_schema import PublicSchema
 from airflow_pgbackup.postgres.definitions.requirements import Requirements
@@ -152,6 +153,8 @@ class ArchiveLoader:
             comments=self._options.no_comments,
             labels=self._options.no_security_labels,
         )
+        if self._options.no_tablespaces and found.create:
+            found = dataclasses.replace(found, create=without_tablespace(found.create))
         return dataclasses.replace(found, owner=self._options.role) if self._options.no_owner else found
 
     @cached_property

@@ -35,6 +35,12 @@ _REFRESH = (
     "another one: run REFRESH MATERIALIZED VIEW for each materialized view that depends on it"
 )
 
+_SUBSCRIPTION = "subscription was created, but is not connected"
+_KEEP_SLOT = (
+    "a restored subscription is disabled, and has the replication slot of the original: before you drop it, run ALTER "
+    "SUBSCRIPTION … SET (slot_name = NONE), or DROP SUBSCRIPTION may drop that slot"
+)
+
 _UNDER_ITS_NAME = (
     "create the database, and restore with mode into_empty and without jobs. Otherwise it gets its name at the end."
 )
@@ -56,6 +62,16 @@ _HINTS = [
         f"depends on the database's name: {_UNDER_ITS_NAME}",
     ),
     (r"can only create extension in database", f"The extension depends on the database's name: {_UNDER_ITS_NAME}"),
+    (
+        r"violates foreign key constraint",
+        "The referenced rows are missing in the source, left out, or restored later. With data_only, a superuser can "
+        "set disable_triggers.",
+    ),
+    (
+        r"schema \".*\" does not exist",
+        "A selection of schemas or tables does not create the schema: create it and restore with mode into_existing, "
+        "or select the entries with use_list.",
+    ),
     (
         r"out of shared memory",
         "Raise max_locks_per_transaction on the server, or restore with mode create or with 2 jobs.",
@@ -99,6 +115,8 @@ class ToolMessages:
             self._context.warn(line)
             if _SEARCH_CONFIGURATION in line and _REFRESH not in self._context.warnings:
                 self._context.warn(_REFRESH)
+            if _SUBSCRIPTION in line and _KEEP_SLOT not in self._context.warnings:
+                self._context.warn(_KEEP_SLOT)
         elif not self._chatter:
             self._context.log(line)
         self._count(line)

@@ -21,6 +21,7 @@ from airflow_pgbackup.backup.restore.new_database import (
     change_existing,
     count_contents,
     create_like,
+    give_public_schema,
     prepare_public_schema,
     read_properties,
     warn_of_time_zone,
@@ -201,6 +202,11 @@ class _DatabaseRestore:
     def _lines(self) -> list[str]:
         target, strategy = self._target, self._strategy
         lines = [f"restoring {MODES[target.mode]}: {target.connection.label}", *self._loader.lines()]
+        if target.mode == "create" and self._dumped.create is None:
+            self._run.warn(
+                "the dump lacks owner, locale, settings, privileges and limits of its database, so those are the "
+                f"server's defaults, and everybody may connect: dump with {parameter('create', True)} next time"
+            )
         if target.with_properties:
             lines.append(f"with owner, settings, privileges, limits and comment of database {target.database}")
         if strategy.single_transaction:
@@ -243,6 +249,9 @@ class _DatabaseRestore:
             with noted_transaction(self._run, connection, marker, state, after=after_it):
                 self._loader.load(connection, single_transaction=True, public_exists=self._state.public_exists)
             self._run.log(f"restored objects and rows into {target.database}")
+            public = self._loader.public if target.mode == "into_empty" and self._state.public_exists else None
+            if public and public.owner is not None:
+                give_public_schema(self._run, connection, public.owner)
             if target.with_properties:
                 change_existing(self._run, connection, self._loader.properties, settings=False)
             if marker:

@@ -219,6 +219,15 @@ def prepare_public_schema(run: RestoreContext, params: ConnectionParams, public:
     return True
 
 
+def give_public_schema(run: RestoreContext, params: ConnectionParams, owner: str) -> None:
+    """Give schema public, which the restore did not create, the owner of the dumped one. A failure is a warning."""
+    with session(params, run.cancel) as connection:
+        try:
+            connection.execute(encoded(f"ALTER SCHEMA public OWNER TO {quoted(owner)}"))
+        except psycopg.errors.InsufficientPrivilege as error:
+            run.warn(f"schema public does not get the owner {owner}: {server_message(error)}")
+
+
 @dataclass(frozen=True)
 class DatabaseCounts:
     """What a database contains.

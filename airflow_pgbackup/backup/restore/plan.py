@@ -217,7 +217,8 @@ def check_needs(
         missing.append(f"{noun(len(roles), 'role')} {', '.join(roles)}")
         hints.append(
             "Create the roles, restore them from a cluster backup (globals), or set "
-            f"{parameter('no_owner')} and {parameter('no_privileges')}."
+            f"{parameter('no_owner')} and {parameter('no_privileges')}. Policies and user mappings need their roles in "
+            f"any case: exclude them with {parameter('use_list')}."
         )
     if extensions := sorted(needs.extensions - server.extensions.keys()):
         missing.append(f"{noun(len(extensions), 'extension')} {', '.join(extensions)}")

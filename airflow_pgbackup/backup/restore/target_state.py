@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, session
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
 from airflow_pgbackup.backup.restore.noted_transaction import is_complete
 from airflow_pgbackup.backup.restore.preconditions import (
     has_public_schema,
@@ -26,6 +26,8 @@ _MAYBE_COMPLETE_HINT = (
     "replace if it is not complete."
 )
 CREATEDB_HINT = "Grant it CREATEDB with ALTER ROLE, or restore with mode into_empty and without jobs."
+
+_DEFAULT_PRIVILEGES = "SELECT count(*) FROM pg_catalog.pg_default_acl"
 
 
 @dataclass
@@ -54,6 +56,10 @@ def inspect_target(request: RestoreRequest) -> TargetState:
         with _create_hint(), session(target.connection, cancel) as connection:
             server = ServerInfo.read(connection, target.connection.label)
             earlier = _completed(connection, request)
+            if target.mode == "into_empty" and fetch_value(connection, _DEFAULT_PRIVILEGES):
+                request.run.warn(
+                    f"{target.connection.label} has default privileges, which restored objects get besides their own"
+                )
             return TargetState(server, None, has_public_schema(connection), earlier)
     maintenance = target.maintenance(cancel)
     with session(maintenance, cancel) as connection:

@@ -176,6 +176,10 @@ def test_schema_public_of_a_selected_dump_has_its_privileges(
         restored(reference, repository, target, mode="replace")
         with target.connect() as session:
             assert session.execute(PUBLIC).fetchone() == expected, (format, options)
+        empty = fresh_database(server18)
+        restored(reference, repository, empty)
+        assert expected is not None
+        assert value(empty, PUBLIC) == expected[0], (format, options)
 
 
 def test_restore_by_an_unprivileged_role(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> None:
