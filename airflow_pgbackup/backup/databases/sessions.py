@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -36,8 +37,9 @@ def without_role(params: ConnectionParams) -> ConnectionParams:
 def with_option(params: ConnectionParams, setting: str) -> ConnectionParams:
     """Return a connection whose sessions begin with a setting, whatever the role and the database set.
 
-    :param setting: ``name=value``, without blanks.
+    :param setting: ``name=value``.
     """
+    setting = re.sub(r"([\\\s])", r"\\\1", setting)  # pg_split_opts() in src/backend/utils/init/postinit.c
     options = f"{params.keywords_with_defaults().get('options', '')} -c {setting}".strip()
     return replace(params, keywords={**params.keywords, "options": options})
 

@@ -251,6 +251,21 @@ def test_a_mapping_whose_options_the_server_hides_is_listed(lab: Lab, fresh_data
     assert done.lines() == [f"not re-applied: {name}: its options, if it has any, are visible to superusers only"]
 
 
+def test_a_role_that_the_database_sets_for_its_sessions_does_not_refresh_it(lab: Lab, fresh_database: Fresh) -> None:
+    role = f"read only {lab.role}"
+    with lab.server.params.connect() as connection:
+        connection.execute(f'create role "{role}"')
+    try:
+        staging = fresh_database(lab.server, None, "create table old (a int)")
+        with staging.connect() as connection:
+            connection.execute(f'alter database {staging.dbname} set role = "{role}"')
+        lab.refresh(staging, ["create table fresh (a int)"])
+        assert value(staging, "select current_user || ' of ' || to_regclass('fresh')") == f"{role} of fresh"
+    finally:
+        with lab.server.params.connect() as connection:
+            connection.execute(f'drop role "{role}"')
+
+
 FORBID = (
     "create function forbid() returns event_trigger language plpgsql "
     "as $$ begin raise exception 'no DDL here: %', tg_tag; end $$"
