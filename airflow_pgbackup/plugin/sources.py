@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
 
+Rule = tuple[Callable[[Series], bool], Target]
 
 AWS_DEFAULT = "aws_default"
 """The connection of operators, and of the DAGs of the actions, that name none."""
@@ -80,13 +81,13 @@ def read_sources() -> list[Source]:
     uris = given.repositories_of_page
     _refuse_secrets(uris)
     places = [(uri, given.page_aws_conn_id or None) for uri in uris]
-    fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet({}, {})
-    places += [place[:2] for place in fleet.places]
+    fleet = _read_fleet(Path(given.page_fleet), default) if given.page_fleet else _Fleet()
+    places += fleet.places
     # One repository may be written in several ways, and be named by a fleet and beside it.
     every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places)}
     return [
-        Source(number, uri, aws_conn_id, Targets(default, fleet.rules(uri), fleet.servers_in(uri, aws_conn_id)))
-        for number, (uri, aws_conn_id) in enumerate(reversed(every.values()))
+        Source(number, *place, Targets(default, fleet.rules(plain[0]), fleet.stored.get(plain, {})))
+        for number, (plain, place) in enumerate(reversed(every.items()))
     ]
 
 
@@ -118,26 +119,21 @@ def _policy(text: str) -> Policy | None:
 class _Fleet:
     """What a fleet's mapping says.
 
-    :param servers: the target of each server, with the retention that the page knows by default.
-    :param stored: that of each server in each repository, by its plain URI, with its retention there.
-    :param places: each repository of each server, with the databases that the mapping names there without a pattern.
+    :param places: the repositories, as the mapping has them.
+    :param stored: the servers that are backed up to a repository, by its plain URI and connection, each with the
+        databases that the mapping names without a pattern.
+    :param targets: those of servers in a repository, by its plain URI, with their retention there.
+    :param everywhere: those of all servers, with the retention that the page knows by default.
     """
 
-    servers: dict[str, Target]
-    stored: dict[str, dict[str, Target]]
-    places: list[tuple[str, str | None, str, list[str]]] = field(default_factory=list)
+    places: list[tuple[str, str | None]] = field(default_factory=list)
+    stored: dict[tuple[str, str | None], dict[str, list[str]]] = field(default_factory=dict)
+    targets: dict[str, dict[str, Rule]] = field(default_factory=dict)
+    everywhere: list[Rule] = field(default_factory=list)
 
-    def servers_in(self, uri: str, aws_conn_id: str | None) -> dict[str, list[str]]:
-        """Return the servers that the fleet backs up to a repository, with the databases that are named."""
-        here = plain_uri(uri), aws_conn_id
-        return {
-            server: names for uri, aws_conn_id, server, names in self.places if (plain_uri(uri), aws_conn_id) == here
-        }
-
-    def rules(self, uri: str) -> tuple[tuple[Callable[[Series], bool], Target], ...]:
+    def rules(self, plain: str) -> tuple[Rule, ...]:
         """Return the targets of the servers in a repository, also of those that the fleet does not back up to it."""
-        here = self.servers | self.stored.get(plain_uri(uri), {})
-        return tuple((_of_server(name), one) for name, one in here.items())
+        return *self.targets.get(plain, {}).values(), *self.everywhere
 
 
 def _read_fleet(path: Path, default: Target) -> _Fleet:
@@ -150,15 +146,17 @@ def _read_fleet(path: Path, default: Target) -> _Fleet:
             f"cannot read the fleet's mapping {path}: {error.strerror}",
             hint=f"Check {setting('page_fleet')}: the API server reads this file.",
         ) from None
-    fleet = _Fleet({}, {})
+    fleet = _Fleet()
 
     def add(uri: str, aws_conn_id: str | None, name: str, target: Target) -> None:
-        fleet.places.append((uri, aws_conn_id, name, _named(servers[name])))
-        fleet.stored.setdefault(plain_uri(uri), {}).setdefault(name, target)
+        plain = plain_uri(uri)
+        fleet.places.append((uri, aws_conn_id))
+        fleet.stored.setdefault((plain, aws_conn_id), {})[name] = _named(servers[name])
+        fleet.targets.setdefault(plain, {}).setdefault(name, (_of_server(name), target))
 
     for name, server in servers.items():
         target = _target(server, server.retention, default)
-        fleet.servers[name] = replace(target, policy=default.policy)
+        fleet.everywhere.append((_of_server(name), replace(target, policy=default.policy)))
         add(str(server.repository), server.aws_conn_id, name, target)
         if server.upload_to is not None:
             target = _target(server, server.upload_retention or server.retention, default)

@@ -19,7 +19,7 @@ from honest import write_backup
 from nights import night
 
 from airflow_pgbackup.links import PAGE_PREFIX
-from airflow_pgbackup.plugin import BackupsPlugin, cache, pages
+from airflow_pgbackup.plugin import BackupsPlugin, cache, pages, sources
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
@@ -281,6 +281,17 @@ def test_a_fleet_gives_repositories_and_targets(
     text = words(see(visitor))
     assert "1 of 2 databases can be restored to a point within their targets; 1 cannot: erp/app" in text
     assert "keeps all 1" in text
+
+
+def test_a_fleet_with_many_repositories_is_read_in_linear_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(sources, "plain_uri", lambda uri: asked.append(uri) or uri)
+    servers = "\n".join(f"  db{number}: {{repository: 's3://backups/{number}'}}" for number in range(50))
+    (tmp_path / "fleet.yaml").write_text(f"servers:\n{servers}")
+    monkeypatch.setenv("PGBACKUP_PAGE_FLEET", str(tmp_path / "fleet.yaml"))
+    found = sources.read_sources()
+    assert [[*one.targets.servers] for one in found] == [[f"db{number}"] for number in range(50)]
+    assert len(asked) == 2 * 50
 
 
 def test_a_server_of_the_fleet_without_any_backup_has_a_row(
