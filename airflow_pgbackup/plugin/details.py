@@ -47,7 +47,8 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     found: SeriesDetail | None = _value(reading)
     if found:
         found = replace(found, status=aged(found.status, datetime.now(timezone.utc)))
-    return render(
+    return await asyncio.to_thread(  # as the overview
+        render,
         "series.html",
         title=str(parsed),
         source=source,
@@ -71,7 +72,8 @@ async def backup_page(
     )
     found = _value(reading)
     manifest = found.evidence.manifest if found else None
-    return render(
+    return await asyncio.to_thread(
+        render,
         "backup.html",
         title=f"Backup {id}",
         source=source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -160,6 +162,25 @@ def test_the_command_for_an_encrypted_backup_names_the_key(visitor: Visitor, rep
     text = words(get(visitor, backup_path(manifest)))
     assert f"pgbackup restore {repository.uri} prod/app {manifest.id} --identity key.txt" in text
     assert "age --decrypt --identity key.txt" in text
+
+
+def test_a_long_history_is_shortened_and_no_page_is_made_in_the_event_loop(
+    visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = add(repository, HOUR)
+    for minute in range(22):
+        write_verification(repository, manifest, "archive", "pass", NOW - timedelta(minutes=minute))
+    in_loop: list[bool] = []
+
+    def note(*arguments: Any, **options: Any) -> Any:
+        in_loop.append(asyncio._get_running_loop() is not None)
+        return render(*arguments, **options)
+
+    render = details.render
+    monkeypatch.setattr(details, "render", note)
+    get(visitor, series_path())
+    assert words(get(visitor, backup_path(manifest))).count("Its checks and findings are in the verification.") == 2
+    assert in_loop == [False, False]
 
 
 def test_rows_stay_in_view_when_a_later_verification_counted_none(visitor: Visitor, repository: Repository) -> None:
