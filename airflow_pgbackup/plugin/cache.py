@@ -134,7 +134,8 @@ class Cache(Generic[T]):
         entry, future = self._start(key, read, lane)
         if future is not None and self._is_missing(entry, asked):
             left = entry.began + self._patience - time.monotonic()
-            await asyncio.wait([asyncio.wrap_future(future)], timeout=max(0.0, left))
+            if left > 0:  # each wait leaves a callback at the future, which may hang for days
+                await asyncio.wait([asyncio.wrap_future(future)], timeout=left)
         with self._lock:
             now = time.monotonic()
             running = entry.is_waiting
