@@ -22,6 +22,11 @@ select c.oid::int8, c.relnamespace::int8,
   from pg_catalog.pg_constraint x join pg_catalog.pg_class c on c.oid = x.conrelid
  where not x.convalidated and x.conislocal and x.conparentid = 0 and c.relpersistence <> 't'
    and coalesce((pg_catalog.to_jsonb(x) ->> 'conenforced')::bool, true)  -- since version 18
+union all
+select 0, x.connamespace::int8,
+       pg_catalog.quote_ident(x.conname) || ' on ' || x.contypid::pg_catalog.regtype::text, false
+  from pg_catalog.pg_constraint x
+ where not x.convalidated and x.contypid <> 0
  order by 3
 """
 # pg_dump skips invalid indexes, except those of partitioned tables. An index that is being built is not valid yet.

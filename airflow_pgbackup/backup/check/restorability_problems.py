@@ -146,7 +146,7 @@ _ALL = (
         message="constraints are NOT VALID: {}",
         consequence="a complete restore succeeds and keeps them NOT VALID, but restoring the rows into existing tables "
         "fails at rows that violate them",
-        hint="Correct the rows, then run ALTER TABLE ... VALIDATE CONSTRAINT: {}.",
+        hint="Correct the rows, then run ALTER TABLE, or ALTER DOMAIN, ... VALIDATE CONSTRAINT: {}.",
         example=(
             "CREATE TABLE person (age int)",
             "INSERT INTO person VALUES (-1)",

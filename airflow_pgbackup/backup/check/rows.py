@@ -59,7 +59,7 @@ select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text, pg_c
 """.replace("{unlocked}", _UNLOCKED)
 _FOREIGN_KEYS: LiteralString = """{unlocked}
 select c.oid::int8, c.relnamespace::int8, c.oid::pg_catalog.regclass::text, pg_catalog.quote_ident(x.conname),
-       c.relkind::text, r.oid::pg_catalog.regclass::text, r.relkind::text,
+       c.relkind::text, r.oid::pg_catalog.regclass::text, r.relkind::text, x.confmatchtype = 'f',
        array(select pg_catalog.quote_ident(a.attname) from pg_catalog.unnest(x.conkey) with ordinality k(attnum, n)
                join pg_catalog.pg_attribute a on a.attrelid = x.conrelid and a.attnum = k.attnum order by k.n),
        array(select pg_catalog.quote_ident(a.attname) from pg_catalog.unnest(x.confkey) with ordinality k(attnum, n)
@@ -178,6 +178,7 @@ class _ForeignKey:
     kind: str  # relkind
     referenced: str
     referenced_kind: str
+    match_full: bool
     columns: list[str]
     referenced_columns: list[str]
 
@@ -188,10 +189,10 @@ def _orphans(key: _ForeignKey) -> str:
     referenced_only = "" if key.referenced_kind == "p" else "only "
     pairs = zip(key.referenced_columns, key.columns, strict=True)
     on = " and ".join(f"p.{referenced} operator(pg_catalog.=) f.{column}" for referenced, column in pairs)
-    given = " and ".join(f"f.{column} is not null" for column in key.columns)
+    given = (" or " if key.match_full else " and ").join(f"f.{column} is not null" for column in key.columns)
     return (
         f"select from {only}{key.table} f left join {referenced_only}{key.referenced} p on {on} "
-        f"where p.{key.referenced_columns[0]} is null and {given} limit 1"
+        f"where p.{key.referenced_columns[0]} is null and ({given}) limit 1"
     )
 
 

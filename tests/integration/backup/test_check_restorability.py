@@ -517,6 +517,25 @@ def test_violations_in_partitions_and_children(made: Made) -> None:
     assert found(database, scan_rows=True, options=DumpOptions(exclude_tables=["c", "c1", "child", "failing"])) == {}
 
 
+def test_keys_that_are_null_in_part_with_match_full(made: Made) -> None:
+    database = made(
+        NEWEST,
+        "CREATE TABLE p (a int, b int, PRIMARY KEY (a, b))",
+        "CREATE TABLE c (a int, b int, CONSTRAINT complete FOREIGN KEY (a, b) REFERENCES p MATCH FULL)",
+        "INSERT INTO c VALUES (NULL, NULL); SET session_replication_role = replica",
+    )
+    assert found(database, scan_rows=True) == {}
+    run(database, "SET session_replication_role = replica", "INSERT INTO c VALUES (1, NULL)")
+    assert found(database, scan_rows=True)["violated_foreign_key"].objects == ("complete on public.c",)
+
+
+def test_a_constraint_of_a_domain_that_is_not_valid(made: Made) -> None:
+    database = made(
+        NEWEST, "CREATE DOMAIN size AS int", "ALTER DOMAIN size ADD CONSTRAINT p CHECK (value > 0) NOT VALID"
+    )
+    assert found(database)["not_valid"].objects == ("p on public.size",)
+
+
 def test_functions_of_users_are_not_run(made: Made) -> None:
     """Whoever owns a table could have a superuser run anything, else."""
     database = made(
