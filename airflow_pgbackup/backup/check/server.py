@@ -165,12 +165,14 @@ def _standby(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> No
                 f"the server is a standby, which does not support {parameter('serializable_deferrable')}",
                 f"Dump without {parameter('serializable_deferrable')}, or dump from the primary.",
             )
-        if not feedback and delay != "-1":
+        if delay != "-1":
+            conflict = "a lock of the primary, as of ALTER TABLE or TRUNCATE," if feedback else "replay"
             db.findings.warning(
                 "standby",
-                f"the server is a standby with hot_standby_feedback off and max_standby_streaming_delay = {delay}: "
-                "replay cancels a dump that conflicts with it for longer",
-                "Set hot_standby_feedback = on, or a delay longer than a dump takes, or dump from the primary.",
+                f"the server is a standby with hot_standby_feedback {'on' if feedback else 'off'} and "
+                f"max_standby_streaming_delay = {delay}: {conflict} cancels a dump that conflicts with it for longer",
+                "Set a delay longer than a dump takes (with an archive, max_standby_archive_delay too), or "
+                "dump from the primary. hot_standby_feedback = on prevents conflicts with VACUUM only.",
             )
 
 

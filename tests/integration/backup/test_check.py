@@ -265,10 +265,16 @@ def standby() -> Iterator[PostgresServer]:
         yield server
 
 
-def feeds_back(server: PostgresServer) -> bool:
-    """Whether new sessions have the setting: a server reads its configuration some time after it is asked to."""
-    with server.params.connect() as session:
-        return session.execute("show hot_standby_feedback").fetchone() == ("on",)
+def set_parameter(server: PostgresServer, name: str, value: str) -> None:
+    """Set it, and wait for new sessions to have it: a server reads its configuration some time after it is asked to."""
+    run(server.params, f"alter system set {name} = {value}", "select pg_reload_conf()")
+    deadline = time.monotonic() + 60
+    while True:
+        with server.params.connect() as session:
+            if session.execute(f"show {name}").fetchone() == (value,):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_standby(standby: PostgresServer, here: Repository) -> None:
@@ -282,11 +288,9 @@ def test_a_standby(standby: PostgresServer, here: Repository) -> None:
     assert errors(checked(standby.params, here, options=options)) == ["standby_serializable"]
     assert "serializable" in dump_fails(standby.params, here, options)
 
-    run(standby.params, "alter system set hot_standby_feedback = on", "select pg_reload_conf()")
-    deadline = time.monotonic() + 60
-    while not feeds_back(standby):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    set_parameter(standby, "hot_standby_feedback", "on")
+    assert "a lock of the primary, as of ALTER TABLE or TRUNCATE, cancels" in checked(standby.params)["standby"].message
+    set_parameter(standby, "max_standby_streaming_delay", "-1")
     assert list(checked(standby.params, here)) == ["standby_unlogged"]
 
 
