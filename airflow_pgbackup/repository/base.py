@@ -283,8 +283,8 @@ class Repository(ABC):
         """Return the path of a key if keys are files, else None."""
         return None
 
-    def free_bytes(self) -> int | None:
-        """Return the free space in bytes; None if the store has no such limit."""
+    def free_bytes(self, prefix: str = "") -> int | None:
+        """Return the free space in bytes for files below a folder; None if the store has no such limit."""
         return None
 
     @contextmanager

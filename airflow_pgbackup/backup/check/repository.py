@@ -82,7 +82,7 @@ def check_space(
         size = None
     last = next((backup.size for backup in backups if backup.series == series), None)
     try:
-        free = repository.free_bytes()
+        free = repository.free_bytes(series.path)
     except RepositoryError as error:
         findings.add_error("repository", error, "Check the repository's file system.")
         return

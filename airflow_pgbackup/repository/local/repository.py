@@ -64,9 +64,12 @@ class LocalRepository(Repository):
     def local_path(self, key: str) -> Path:
         return self._root.path(check_key(key))
 
-    def free_bytes(self) -> int:
-        with self._root.errors("cannot read", self._root.directory):
-            return shutil.disk_usage(self._root.directory).free
+    def free_bytes(self, prefix: str = "") -> int:
+        folder = self.local_path(prefix) if prefix else self._root.directory
+        while folder != self._root.directory and not folder.is_dir():
+            folder = folder.parent
+        with self._root.errors("cannot read", folder):
+            return shutil.disk_usage(folder).free
 
     def stat(self, key: str) -> Entry | None:
         path = self.local_path(key)

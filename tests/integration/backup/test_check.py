@@ -670,7 +670,7 @@ class SmallDisk(LocalRepository):
 
     room = 1000
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, prefix: str = "") -> int:
         return self.room
 
 

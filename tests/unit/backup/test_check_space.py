@@ -16,7 +16,7 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.settings import Settings
 
 APP = Series("prod", "app")
-STORE: Any = SimpleNamespace(uri="s3://backups", free_bytes=lambda: None)
+STORE: Any = SimpleNamespace(uri="s3://backups", free_bytes=lambda prefix: None)
 LAST: Any = SimpleNamespace(size=2000, series=APP)
 
 
