@@ -14,6 +14,7 @@ from airflow_pgbackup.backup.findings import Findings, named
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, DiskError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.private_directory import temporary_directory
 from airflow_pgbackup.quantities import human_bytes
 from airflow_pgbackup.repository.base import Repository
@@ -30,6 +31,9 @@ _DATABASES: LiteralString = """
 select datname from pg_catalog.pg_database
  where datallowconn and not datistemplate and datconnlimit <> -2 order by datname
 """
+_MATCHING: LiteralString = """
+select datname from pg_catalog.pg_database where datname operator(pg_catalog.~) any (%s::text[])
+"""
 _HAS_RELATIONS: LiteralString = """
 select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                 where n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
@@ -37,7 +41,7 @@ select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n 
 # Options of dumps without rows.
 _WITHOUT_ROWS = ("globals_only", "roles_only", "tablespaces_only", "schema_only", "no_data", "statistics_only")
 _MANIFESTS = 20
-"""The number of cluster backups, the newest of each series first, whose manifests are read."""
+"""The number of cluster backups, the newest first, whose manifests are read."""
 
 
 def check_repository(
@@ -128,28 +132,33 @@ def server_databases(db: InspectedDatabase) -> list[str]:
 
 
 def check_coverage(
+    db: InspectedDatabase,
     databases: Collection[str],
     connection: ConnectionParams,
     repository: Repository,
     backups: Collection[Backup],
     dumped: Collection[str],
-    findings: Findings,
 ) -> None:
     """Report databases of the server that have no backup in the repository.
 
+    :param db: any database of the server.
     :param databases: see :func:`server_databases`.
     :param dumped: the databases that the dump being checked contains.
     """
     covered = {backup.series.database for backup in backups} | set(dumped)
     cluster = [backup for backup in backups if backup.series.kind == "cluster"][:_MANIFESTS]
-    if any(_has_rows(manifest) for manifest in read_manifests(repository, cluster)):
-        return
+    newest = next((each for each in read_manifests(repository, cluster) if _has_rows(each)), None)
+    if isinstance(newest, Manifest):
+        excluded = newest.options.get("exclude_databases") or ()
+        regexes = [pattern_regexes(each)[-1] for each in excluded if isinstance(each, str)]
+        left_out = {name for (name,) in db.rows(_MATCHING, regexes)}
+        covered |= set(databases) - left_out
     missing = [name for name in databases if name not in covered]
     # initdb creates it for users to connect to, and most leave it empty.
     if "postgres" in missing and not _has_relations(connection.with_database("postgres")):
         missing.remove("postgres")
     if missing:
-        findings.warning(
+        db.findings.warning(
             "not_covered",
             f"{repository.uri} has no backup of {named(missing)}",
             "Dump these databases too, or dump the cluster with pg_dumpall.",

@@ -702,3 +702,8 @@ def test_databases_without_a_backup(own: PostgresServer, here: Repository, fresh
     assert checked(one, here) == {}
     # a name that no folder can have
     assert errors({f.code: f for f in check(connection=one, server="", repository=here)}) == ["repository"]
+    # nor is a dump that leaves it out
+    options = DumpAllOptions(exclude_databases=[three.dbname])
+    dump_cluster(connection=own.params, server="main", repository=here, options=options)
+    assert checked(one, here)["not_covered"].objects == (three.dbname,)
+    time.sleep(1.1)  # the id of a backup has seconds
