@@ -70,6 +70,11 @@ select what from (
 ) properties where given
 """
 _EXTENSIONS: LiteralString = "select extname from pg_catalog.pg_extension order by 1"
+_CONNECTION_LIMIT: LiteralString = """
+select pg_catalog.quote_ident(datname), datconnlimit from pg_catalog.pg_database
+ where datname = pg_catalog.current_database() and datconnlimit between 0 and %s
+   and not (select rolsuper from pg_catalog.pg_roles where rolname = session_user)
+"""
 
 
 def check_database(
@@ -84,6 +89,7 @@ def check_database(
     """
     _timeouts(db)
     _client_encoding(db, options)
+    _connection_limit(db, options)
     _locked(db, options, settings)
     _prepared(db)
     if isinstance(options, DumpOptions) and options.format == "plain" and not options.create:
@@ -94,6 +100,17 @@ def check_database(
 
 def _timeouts(db: InspectedDatabase) -> None:
     timeouts = [text for (text,) in db.rows(_TIMEOUTS)]
+def _connection_limit(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:
+    sessions = 1 + (options.jobs or 0) if isinstance(options, DumpOptions) else 1
+    for name, limit in db.rows(_CONNECTION_LIMIT, sessions - 1):
+        db.error(
+            "connection_limit",
+            f"{db.where} is limited to {counted(limit, 'connection')}, but this dump needs {sessions}",
+            f"Run ALTER DATABASE {name} CONNECTION LIMIT {sessions + 2}, or use fewer jobs.",
+            (name,),
+        )
+
+
     if timeouts:
         db.warning(
             "timeouts",

@@ -318,6 +318,10 @@ def test_too_few_connections(own: PostgresServer, here: Repository, fresh_databa
     assert "limited to 2 connections, but this dump needs 5" in found["connection_limit"].message
     assert "too many connections" in dump_fails(reader, here, options)
     assert checked(reader, here) == {}
+    run(own.params, f"alter role {reader.user} connection limit -1")
+    run(own.params, f'alter database "{reader.dbname}" connection limit 2')
+    assert "is limited to 2 connections" in checked(reader, here, options=options)["connection_limit"].message
+    assert "too many connections for database" in dump_fails(reader, here, options)
 
 
 def test_one_connection_is_enough(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
