@@ -10,7 +10,8 @@ from airflow_pgbackup.text import first_of
 
 ERROR, WARNING = "error", "warning"
 
-_SHOWN = 3  # objects that a message names; Finding.objects has all of them
+SHOWN = 3
+"""Objects that a message names; :class:`Finding` has all of them."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +75,4 @@ class Findings:
 
 def named(objects: Sequence[str]) -> str:
     """Return the first objects of a list for a message: ``a, b, c and 4 more``."""
-    return first_of(objects, _SHOWN)
+    return first_of(objects, SHOWN)

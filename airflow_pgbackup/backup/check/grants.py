@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import SHOWN, named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
 from airflow_pgbackup.quantities import counted, noun
@@ -119,21 +119,23 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
             f"{parameter('exclude_schemas')}.",
             schemas,
         )
-    tables = [one.name for one in needed if one.kind in "rp" and not (one.select if one.oid in rows else one.lock)]
+    unread = [one for one in needed if one.kind != "S" and not (one.select if one.oid in rows else one.lock)]
+    tables = [one.name for one in unread]
     if tables:
         db.error(
             "table_select",
             f"{db.where}: {user} lacks SELECT on {noun(len(tables), 'table')} {named(tables)}",
-            f"Run GRANT SELECT ON {named(tables)} TO {user}, or {everything}, or dump with "
+            f"Run GRANT SELECT ON {_all('TABLES', unread)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}; ALTER DEFAULT PRIVILEGES covers future tables.",
             tables,
         )
-    sequences = [one.name for one in needed if one.kind == "S" and not one.select]
+    unread = [one for one in needed if one.kind == "S" and not one.select]
+    sequences = [one.name for one in unread]
     if sequences:
         db.error(
             "sequence_select",
             f"{db.where}: {user} lacks SELECT on {noun(len(sequences), 'sequence')} {named(sequences)}",
-            f"Run GRANT SELECT ON SEQUENCE {named(sequences)} TO {user}, or {everything}, or dump with "
+            f"Run GRANT SELECT ON {_all('SEQUENCES', unread)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}, which excludes sequences too.",
             sequences,
         )
@@ -146,6 +148,13 @@ def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], 
             "row_security",
             f"{db.where}: with {parameter('enable_row_security')}, the dump contains only those rows of "
             f"{named(filtered)} that {user} may see",
+def _all(kind: str, relations: list[_Relation]) -> str:
+    """Return what a GRANT names, which a statement with the first few would not do."""
+    if len(relations) > SHOWN:
+        return f"ALL {kind} IN SCHEMA {', '.join(sorted({one.quoted_schema for one in relations}))}"
+    return ("SEQUENCE " if kind == "SEQUENCES" else "") + ", ".join(one.name for one in relations)
+
+
             f"Run ALTER ROLE {user} BYPASSRLS, and dump without {parameter('enable_row_security')}.",
             filtered,
         )
@@ -165,10 +174,11 @@ def _large_objects(db: InspectedDatabase, user: str) -> None:
         db.error(
             "large_objects",
             f"{db.where}: {user} lacks SELECT on {counted(len(oids), 'large object')}: {named(oids)}",
-            f"Run GRANT SELECT ON LARGE OBJECT {named(oids)} TO {user} (pg_read_all_data does not cover them), dump as "
-            "a superuser, or set large_objects=False.",
+            f"Run GRANT SELECT ON LARGE OBJECT {some} TO {user} (pg_read_all_data does not cover them), dump as a "
+            "superuser, or set large_objects=False.",
             oids,
         )
+        some = ", ".join(oids[:SHOWN]) + (", ..." if len(oids) > SHOWN else "")
 
 
 def _omitted(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOptions) -> None:

@@ -441,12 +441,12 @@ def test_casts_as_before_8_3(own: PostgresServer, here: Repository, fresh_databa
 
 
 def test_missing_grants_by_object(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
-    database = fresh_database(own, None, *FILL)
+    database = fresh_database(own, None, *FILL, "create table film_2 (a int)")
     reader = person(database)
     found = checked(reader, here)
     assert errors(found) == ["schema_usage", "table_select", "sequence_select"]
     assert found["schema_usage"].objects == ("sales",)
-    assert found["table_select"].objects == ('public."Odd ""name"', "public.film", "sales.orders")
+    assert found["table_select"].objects == ('public."Odd ""name"', "public.film", "public.film_2", "sales.orders")
     assert found["sequence_select"].objects == ("sales.orders_id_seq",)
     assert "permission denied" in dump_fails(reader, here, DumpOptions())
     # what the hints say, word for word
