@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
+from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.quantities import counted, noun
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # ACCESS EXCLUSIVE is the only lock that blocks a dump. One that is waited for blocks it too, as locks are a queue. The
 # lock of a prepared transaction on its own id leads to its name.
 _LOCKS: LiteralString = """
-select distinct pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+select distinct c.oid::int8, n.oid::int8, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
        coalesce('session ' || l.pid::text, 'prepared transaction ' || pg_catalog.quote_literal(p.gid),
                 'a prepared transaction')
   from pg_catalog.pg_locks l join pg_catalog.pg_class c on c.oid = l.relation
@@ -28,7 +29,7 @@ select distinct pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ide
  where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
    and l.database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
    and c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
- order by 1, 2
+ order by 3, 4
 """
 _PREPARED: LiteralString = """
 select pg_catalog.quote_literal(gid), pg_catalog.date_trunc('second', pg_catalog.now() - prepared)::text
@@ -69,16 +70,17 @@ select what from (
       from pg_catalog.pg_database d where datname = pg_catalog.current_database()
 ) properties where given
 """
-_EXTENSIONS: LiteralString = "select extname from pg_catalog.pg_extension order by 1"
 _CONNECTION_LIMIT: LiteralString = """
 select pg_catalog.quote_ident(datname), datconnlimit from pg_catalog.pg_database
  where datname = pg_catalog.current_database() and datconnlimit between 0 and %s
    and not (select rolsuper from pg_catalog.pg_roles where rolname = session_user)
 """
+_EXTENSIONS: LiteralString = "select extname from pg_catalog.pg_extension order by 1"
 
 
 def check_database(
     db: InspectedDatabase,
+    selection: Selection,
     options: DumpOptions | DumpAllOptions,
     settings: Settings,
     installed: Mapping[str, str] | None,
@@ -87,10 +89,10 @@ def check_database(
 
     :param installed: the extensions that a rehearsal on this machine would have; None if it cannot rehearse at all.
     """
+    _connection_limit(db, options)
     _timeouts(db)
     _client_encoding(db, options)
-    _connection_limit(db, options)
-    _locked(db, options, settings)
+    _locked(db, selection, options, settings)
     _prepared(db)
     if isinstance(options, DumpOptions) and options.format == "plain" and not options.create:
         _not_in_plain(db)
@@ -98,8 +100,6 @@ def check_database(
         _extensions(db, installed)
 
 
-def _timeouts(db: InspectedDatabase) -> None:
-    timeouts = [text for (text,) in db.rows(_TIMEOUTS)]
 def _connection_limit(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:
     sessions = 1 + (options.jobs or 0) if isinstance(options, DumpOptions) else 1
     for name, limit in db.rows(_CONNECTION_LIMIT, sessions - 1):
@@ -111,6 +111,8 @@ def _connection_limit(db: InspectedDatabase, options: DumpOptions | DumpAllOptio
         )
 
 
+def _timeouts(db: InspectedDatabase) -> None:
+    timeouts = [text for (text,) in db.rows(_TIMEOUTS)]
     if timeouts:
         db.warning(
             "timeouts",
@@ -132,8 +134,10 @@ def _client_encoding(db: InspectedDatabase, options: DumpOptions | DumpAllOption
         )
 
 
-def _locked(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, settings: Settings) -> None:
-    locked: dict[str, str] = dict(db.rows(_LOCKS))
+def _locked(
+    db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions, settings: Settings
+) -> None:
+    locked = {table: holder for oid, schema, table, holder in db.rows(_LOCKS) if selection.takes(oid, schema)}
     if locked:
         wait = options.lock_wait_timeout
         limit = f"{settings.lock_wait_timeout:g} s" if wait is None else f"{wait} ms" if isinstance(wait, int) else wait

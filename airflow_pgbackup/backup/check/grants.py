@@ -12,6 +12,7 @@ from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
 from airflow_pgbackup.backup.findings import SHOWN, named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
 from airflow_pgbackup.quantities import counted, noun
 from airflow_pgbackup.wording import parameter
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 # Members of an extension are not dumped, except for the rows of its configuration tables.
-# The parameter: the privileges that allow LOCK TABLE ... IN ACCESS SHARE MODE.
+# The parameters: the privileges that allow LOCK TABLE ... IN ACCESS SHARE MODE; the foreign servers that are dumped.
 _RELATIONS: LiteralString = """
 select c.oid::int8, n.oid::int8, n.nspname, pg_catalog.quote_ident(n.nspname),
        pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,
@@ -29,7 +30,10 @@ select c.oid::int8, n.oid::int8, n.nspname, pg_catalog.quote_ident(n.nspname),
        pg_catalog.has_table_privilege(c.oid,
            %s),
        c.relkind = 'r' and pg_catalog.row_security_active(c.oid),
-       c.relpersistence = 'u'
+       c.relpersistence = 'u',
+       exists (select from pg_catalog.pg_foreign_table f join pg_catalog.pg_foreign_server s on s.oid = f.ftserver
+                where f.ftrelid = c.oid
+                  and s.srvname operator(pg_catalog.~) any (%s::text[]))
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind in ('r', 'p', 'S', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
    and (c.oid in (select pg_catalog.unnest(extconfig) from pg_catalog.pg_extension)
@@ -79,6 +83,7 @@ class _Relation:
     lock: bool
     filtered: bool
     unlogged: bool
+    fetched: bool  # a foreign table whose rows are dumped
 
 
 def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptions | DumpAllOptions) -> None:
@@ -87,16 +92,18 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
     if not me:
         return
     ((user, in_recovery),) = me
-    relations = [_Relation(*row) for row in db.rows(_RELATIONS, lock_table_privileges(db.server_major))]
+    servers = [pattern_regexes(pattern)[-1] for pattern in getattr(options, "include_foreign_data", ())]
+    found = db.rows(_RELATIONS, lock_table_privileges(db.server_major), servers)
+    relations = [_Relation(*row) for row in found]
     relations = [one for one in relations if selection.takes(one.oid, one.schema_oid)]
     with_rows = [one for one in relations if selection.takes_rows(one.oid, one.schema_oid)]
     _tables(db, user, relations, with_rows)
     _row_security(db, user, with_rows, getattr(options, "enable_row_security", False))
     if selection.large_objects:
         _large_objects(db, user)
-    _omitted(db, user, options)
-    if not getattr(options, "include_foreign_data", ()):
-        _foreign(db, [one.name for one in with_rows if one.kind == "f"])
+    if selection.schemas is None and selection.tables is None:
+        _omitted(db, user, options)
+    _foreign(db, [one.name for one in with_rows if one.kind == "f" and not one.fetched])
     if in_recovery and (unlogged := [one.name for one in with_rows if one.unlogged and one.kind == "r"]):
         db.warning(
             "standby_unlogged",
@@ -109,7 +116,7 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
 def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_rows: list[_Relation]) -> None:
     everything = f"GRANT pg_read_all_data TO {user}"
     rows = {one.oid for one in with_rows}
-    needed = [one for one in relations if one.kind in "rp" or (one.kind == "S" and one.oid in rows)]
+    needed = [one for one in relations if one.kind in "rp" or (one.oid in rows and (one.kind == "S" or one.fetched))]
     schemas = sorted({one.quoted_schema for one in needed if not one.usage})
     if schemas:
         db.error(
@@ -141,13 +148,6 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
         )
 
 
-def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], enabled: bool) -> None:
-    filtered = [one.name for one in with_rows if one.filtered]
-    if filtered and enabled:
-        db.warning(
-            "row_security",
-            f"{db.where}: with {parameter('enable_row_security')}, the dump contains only those rows of "
-            f"{named(filtered)} that {user} may see",
 def _all(kind: str, relations: list[_Relation]) -> str:
     """Return what a GRANT names, which a statement with the first few would not do."""
     if len(relations) > SHOWN:
@@ -155,6 +155,13 @@ def _all(kind: str, relations: list[_Relation]) -> str:
     return ("SEQUENCE " if kind == "SEQUENCES" else "") + ", ".join(one.name for one in relations)
 
 
+def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], enabled: bool) -> None:
+    filtered = [one.name for one in with_rows if one.filtered]
+    if filtered and enabled:
+        db.warning(
+            "row_security",
+            f"{db.where}: with {parameter('enable_row_security')}, the dump contains only those rows of "
+            f"{named(filtered)} that {user} may see",
             f"Run ALTER ROLE {user} BYPASSRLS, and dump without {parameter('enable_row_security')}.",
             filtered,
         )
@@ -171,6 +178,7 @@ def _all(kind: str, relations: list[_Relation]) -> str:
 def _large_objects(db: InspectedDatabase, user: str) -> None:
     oids = [oid for (oid,) in db.rows(_LARGE_OBJECTS)]
     if oids:
+        some = ", ".join(oids[:SHOWN]) + (", ..." if len(oids) > SHOWN else "")
         db.error(
             "large_objects",
             f"{db.where}: {user} lacks SELECT on {counted(len(oids), 'large object')}: {named(oids)}",
@@ -178,7 +186,6 @@ def _large_objects(db: InspectedDatabase, user: str) -> None:
             "superuser, or set large_objects=False.",
             oids,
         )
-        some = ", ".join(oids[:SHOWN]) + (", ..." if len(oids) > SHOWN else "")
 
 
 def _omitted(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOptions) -> None:

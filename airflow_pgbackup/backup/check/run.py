@@ -166,5 +166,5 @@ class _Check:
         with inspect_database(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
             selection = select(db, self.options)
             check_grants(db, selection, self.options)
-            check_database(db, self.options, self.settings, installed)
+            check_database(db, selection, self.options, self.settings, installed)
             check_restorability(db, selection, self.options, installed, scan_rows=self.scan_rows)

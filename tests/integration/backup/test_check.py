@@ -417,6 +417,7 @@ def test_an_exclusive_lock(own: PostgresServer, here: Repository, fresh_database
         assert list(found) == ["locked"]
         assert found["locked"].objects == ("sales.orders",)
         assert "fail after 0.5 s" in found["locked"].message
+        assert checked(database, here, options=DumpOptions(exclude_schemas=["sales"])) == {}
         assert "timeout" in dump_fails(database, here, DumpOptions(lock_wait_timeout=500))
     assert checked(database, here) == {}
 
@@ -572,12 +573,18 @@ def test_user_mappings_and_foreign_tables(own: PostgresServer, here: Repository,
         "create user mapping for public server far options (password 'secret of the far server')",
         "create foreign table far_away (a int) server far",
     )  # fmt: skip
-    found = checked(person(database, "", "grant pg_read_all_data to {}"), here)
+    reader = person(database, "", "grant pg_read_all_data to {}")
+    found = checked(reader, here)
     assert list(found) == ["user_mappings", "foreign_tables"]
     assert found["user_mappings"].objects == ("public on far",)
     assert found["foreign_tables"].objects == ("public.far_away",)
     assert list(checked(database, here)) == ["foreign_tables"]
     assert checked(database, here, options=DumpOptions(schema_only=True)) == {}
+    assert list(checked(reader, here, options=DumpOptions(schemas=["public"]))) == ["foreign_tables"]
+    run(database, "create server near foreign data wrapper w", "create foreign table nearby (a int) server near")
+    found = checked(person(database), here, options=DumpOptions(include_foreign_data=["f*"]))
+    assert found["table_select"].objects == ("public.far_away",)
+    assert found["foreign_tables"].objects == ("public.nearby",)
 
 
 def test_subscriptions(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
@@ -702,12 +709,12 @@ def test_databases_without_a_backup(own: PostgresServer, here: Repository, fresh
     # roles alone are no backup of a database
     dump_cluster(connection=own.params, server="main", repository=here, options=DumpAllOptions(roles_only=True))
     assert list(checked(one, here)) == ["not_covered"]
-    dump_cluster(connection=own.params, server="main", repository=here, options=DumpAllOptions())
-    assert checked(one, here) == {}
-    # a name that no folder can have
-    assert errors({f.code: f for f in check(connection=one, server="", repository=here)}) == ["repository"]
     # nor is a dump that leaves it out
     options = DumpAllOptions(exclude_databases=[three.dbname])
     dump_cluster(connection=own.params, server="main", repository=here, options=options)
     assert checked(one, here)["not_covered"].objects == (three.dbname,)
     time.sleep(1.1)  # the id of a backup has seconds
+    dump_cluster(connection=own.params, server="main", repository=here, options=DumpAllOptions())
+    assert checked(one, here) == {}
+    # a name that no folder can have
+    assert errors({f.code: f for f in check(connection=one, server="", repository=here)}) == ["repository"]
