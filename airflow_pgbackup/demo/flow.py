@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import airflow_pgbackup
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.demo.airflow_home import AirflowHome
 from airflow_pgbackup.demo.database import count_rows, create_database, load_dump, load_sample, table_of_contents
@@ -31,7 +30,7 @@ from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.verification import Verification
 from airflow_pgbackup.terminal import Terminal, styled
 
-EXAMPLE_DAGS = Path(airflow_pgbackup.__file__).parent / "example_dags"
+EXAMPLE_DAGS = Path(__file__).parent / "dags"
 DAG_ID = "dvdrental_nightly"
 DATABASE = "dvdrental"
 BUCKET = "backups"

@@ -44,6 +44,17 @@ def test_airflow_shows_the_provider() -> None:
     assert "airflow_pgbackup.hooks.pgbackup" in str(shown["hooks"])
 
 
+def test_airflow_loads_no_dags_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``load_examples``, Airflow's default, it loads ``example_dags`` of each provider: DAGs of the same ids as
+    those that a user made from our examples would take their place."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+    bundles = [bundle.name for bundle in DagBundlesManager().get_all_dag_bundles()]
+    assert "example_dags" in bundles
+    assert [name for name in bundles if "pgbackup" in name] == []
+
+
 def test_airflow_knows_every_setting_and_its_default() -> None:
     options = get_provider_info()["config"]["pgbackup"]["options"]
     assert set(options) == {field.name for field in dataclasses.fields(Settings)}

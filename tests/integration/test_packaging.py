@@ -92,7 +92,7 @@ def sources(tree: Path) -> set[str]:
 
 
 def test_the_sdist_has_what_its_tests_need(unpacked: Path) -> None:
-    wanted = {name for name in sources(ROOT) if not name.startswith("airflow_pgbackup/example_dags/")}
+    wanted = {name for name in sources(ROOT) if not name.startswith("airflow_pgbackup/demo/dags/")}
     assert wanted > {"tests/integration/test_packaging.py", "Makefile", "README.md"}
     assert sorted(name for name in wanted if not (unpacked / name).is_file()) == []
 
@@ -102,7 +102,7 @@ def test_the_wheel_of_the_sdist_is_that_of_the_tree(unpacked: Path, wheel: Path,
     assert packed == names(build(unpacked, tmp_path, "wheel"))
     package = {name for name in sources(ROOT) if name.startswith("airflow_pgbackup/")}
     assert package <= packed, "schemas, example DAGs and py.typed too"
-    assert "airflow_pgbackup/example_dags/dvdrental_nightly.py" in packed
+    assert "airflow_pgbackup/demo/dags/dvdrental_nightly.py" in packed
     assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in packed)
 
 
