@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
 
 if TYPE_CHECKING:
@@ -97,7 +98,11 @@ class PgDiscoverOperator(PgBackupOperator):
         from airflow_pgbackup.hooks.pgbackup import PgBackupHook
 
         uuid = self._ready(self.repository, self.aws_conn_id, run)
-        self._ready(self.destination, self.destination_aws_conn_id, run)
+        copies = self._ready(self.destination, self.destination_aws_conn_id, run)
+        if copies is not None and copies == uuid:
+            raise ConfigurationError(
+                f"the destination {self.destination} is the repository itself", hint="Choose another destination."
+            )
         found = discover(
             connection=PgBackupHook(self.postgres_conn_id).get_conninfo(),
             **with_lists({"databases": self.databases, "exclude": self.exclude}),

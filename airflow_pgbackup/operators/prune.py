@@ -62,7 +62,7 @@ class PgBackupPruneOperator(PgBackupOperator):
     :param grace: how long a leftover must not have grown before it is swept; at least an hour.
     """
 
-    template_fields = (
+    template_fields: Sequence[str] = (
         "repository",
         "delete",
         "sweep_only",

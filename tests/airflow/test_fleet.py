@@ -159,6 +159,25 @@ def test_one_database_that_fails_alerts_once_and_the_rest_is_pruned(
     assert states[database.dbname] == "verified"
 
 
+def test_copies_in_the_repository_itself_are_not_pruned(
+    write_fleet: Write, run_dag: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The policy of the copies would delete the originals. A link, like a template, hides that they are the same."""
+    repository = open_repository((tmp_path / "repository").as_uri())
+    repository.init()
+    (tmp_path / "copies").symlink_to(tmp_path / "repository")
+    server = {
+        "repository": repository.uri,
+        "upload_to": (tmp_path / "copies").as_uri(),
+        "retention": {"keep_last": 30},
+        "upload_retention": {"keep_last": 1},
+    }
+    run = run_dag(write_fleet({"servers": {"crm": server}}), dag_id="pgbackup_crm")
+    assert (run.states["backup.discover"], run.states["prune_copies"]) == ("failed", "failed"), run.output
+    assert "/copies is the repository itself" in run.output
+    assert "/copies is that of the originals; nothing was deleted" in run.output
+
+
 def test_the_drill_of_a_server_rehearses_its_series_only(
     server18: PostgresServer,
     fresh_database: Callable[..., ConnectionParams],

@@ -193,6 +193,16 @@ def test_a_server_may_be_named_after_a_secret() -> None:
     assert list(read_fleet({"servers": {"token_service": {"repository": "s3://aa/b"}}})) == ["token_service"]
 
 
+@pytest.mark.parametrize("upload_to", ["S3://my-backups/pg/", "{{ var.value.repository }}"])
+def test_copies_need_another_repository(upload_to: str) -> None:
+    repository = "s3://my-backups/pg" if upload_to.startswith("S3") else upload_to
+    server = {"repository": repository, "upload_to": upload_to}
+    assert problems_of({"servers": {"crm": server}}) == [
+        "servers.crm: upload_to is its repository; copies need another one"
+    ]
+    assert read_fleet({"servers": {"crm": {**server, "upload_aws_conn_id": "other_store"}}})
+
+
 def test_two_dags_of_one_id_are_refused(problems: Problems) -> None:
     assert problems(
         """

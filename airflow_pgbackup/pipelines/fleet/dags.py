@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from airflow_pgbackup.operators._choose_drill import ChooseDrillOperator
-from airflow_pgbackup.operators.prune import PgBackupPruneOperator
+from airflow_pgbackup.operators._prune_copies import PruneCopiesOperator
 from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.pipelines.cluster import pg_cluster_backup
 from airflow_pgbackup.pipelines.fleet.describe import describe_backup, describe_drill, describe_freshness
@@ -63,10 +63,12 @@ def _backup(name: str, server: Server, source: str) -> DAG:
         )
         policy = _policy(server.upload_retention or server.retention, server)
         if server.upload_to is not None and policy is not None:
-            prune = PgBackupPruneOperator(
+            prune = PruneCopiesOperator(
                 task_id="prune_copies",
                 repository=server.upload_to,
                 aws_conn_id=server.upload_aws_conn_id,
+                originals=str(server.repository),
+                originals_aws_conn_id=server.aws_conn_id,
                 server=name,
                 delete=True,
                 **policy,

@@ -67,11 +67,17 @@ def _zone(name: str) -> str:
     return name
 
 
+def place_of(uri: str) -> object:
+    """Return what all URIs of a repository have in common. A template, which Airflow renders, is only like itself.
+
+    :raises ConfigurationError: not a URI of a repository.
+    """
+    return uri if "{{" in uri or "{%" in uri else parse_uri(uri)
+
+
 def _uri(text: str) -> str:
-    if "{{" in text or "{%" in text:  # Airflow renders it
-        return text
     try:
-        parse_uri(text)
+        place_of(text)
     except ConfigurationError as error:
         raise _invalid(in_words(error)) from None
     return text

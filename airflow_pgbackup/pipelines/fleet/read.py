@@ -21,6 +21,7 @@ from airflow_pgbackup.pipelines.fleet.model import (
     Server,
     Settings,
     in_words,
+    place_of,
 )
 from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
 from airflow_pgbackup.yaml_mapping.problem import Path as Keys
@@ -134,9 +135,18 @@ def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
     for name, server in servers.items():
         if server.repository is None:
             yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
+        elif server.upload_to is not None and _is_repository(server, server.upload_to):
+            yield Problem(("servers", name), "upload_to is its repository; copies need another one")
         for part in ("drill", "freshness"):
             if (other := f"{name}_{part}") in servers and getattr(server, part) is not None:
                 yield Problem(("servers", other), f"its DAG would have the id of the {part} of {name}; rename it")
+
+
+def _is_repository(server: Server, uri: str) -> bool:
+    """Return whether copies would go into the server's own repository. Another connection may be another store."""
+    place = place_of(uri)
+    same_store = server.aws_conn_id == server.upload_aws_conn_id or (isinstance(place, tuple) and place[0] == "file")
+    return same_store and place == place_of(str(server.repository))
 
 
 def _check_groups(layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
