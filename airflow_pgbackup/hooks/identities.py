@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_pgbackup.errors import ConfigurationError, NotProven
+from airflow_pgbackup.hooks.missing import no_connection
 
 if TYPE_CHECKING:
     from airflow_pgbackup.backup.masking import MaskingKey
@@ -39,12 +40,14 @@ def identities_of(conn_id: str) -> Identities:
 def masking_key_of(conn_id: str) -> MaskingKey:
     """Return the key of masking rules that a connection of any type has as its password.
 
-    :raises AirflowNotFoundException: there is no connection with that id.
-    :raises ConfigurationError: it has no password, or a short one.
+    :raises ConfigurationError: Airflow finds no connection with that id; it has no password, or a short one.
     """
     from airflow_pgbackup.backup.masking import MaskingKey
 
-    return MaskingKey(_secret(conn_id, "Store the key there, such as that of openssl rand -hex 32.").encode())
+    try:
+        return MaskingKey(_secret(conn_id, "Store the key there, such as that of openssl rand -hex 32.").encode())
+    except AirflowNotFoundException:
+        raise no_connection(conn_id, "Create it with the masking key as its password.") from None
 
 
 def _secret(conn_id: str, hint: str) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
+from airflow_pgbackup.hooks.missing import no_connection
 from airflow_pgbackup.not_empty import not_empty
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ class PgBackupHook(BaseHook):
     def get_conninfo(self) -> ConnectionParams:
         """Return the connection as libpq parameters; Airflow is asked once.
 
-        :raises AirflowNotFoundException: there is no connection with that id.
-        :raises ConfigurationError: libpq does not know an extra, or a service is not defined.
+        :raises ConfigurationError: Airflow finds no connection with that id, libpq does not know an extra, or a service
+            is not defined.
         :raises ConnectError: no IAM token was issued.
         """
         return self._conninfo
@@ -130,7 +132,11 @@ class PgBackupHook(BaseHook):
         if database is not None and not isinstance(database, str):  # rendered from a template
             raise ConfigurationError(f"invalid database {database!r}", hint="Pass the name of a database.")
         hook = PostgresHook(postgres_conn_id=self.postgres_conn_id, database=database)
-        connection = hook.connection
+        try:
+            connection = hook.connection
+        except AirflowNotFoundException:
+            hint = "Create a connection of type Postgres with this id, or give another one as postgres_conn_id."
+            raise no_connection(self.postgres_conn_id, hint) from None
         extras: Any = connection.extra_dejson
         if not isinstance(extras, dict):
             raise ConfigurationError(

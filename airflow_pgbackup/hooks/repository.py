@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
+from airflow_pgbackup.hooks.missing import no_connection
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from airflow_pgbackup.postgres.tools.cancel import Cancel
     from airflow_pgbackup.repository.base import Repository
     from airflow_pgbackup.repository.s3.options import S3Options
+
+DEFAULT_CONN_ID = "aws_default"
 
 
 class Repositories:
@@ -32,7 +35,7 @@ class Repositories:
         self._opened: dict[str | None, Repository] = {}
 
     def open(
-        self, uri: str, aws_conn_id: str | None = "aws_default", *, extra_args: Mapping[str, Any] | None = None
+        self, uri: str, aws_conn_id: str | None = DEFAULT_CONN_ID, *, extra_args: Mapping[str, Any] | None = None
     ) -> Repository:
         """Open a repository; parameters and errors as for :func:`open_repository`."""
         from airflow_pgbackup.repository.open import open_repository as open_uri
@@ -58,23 +61,36 @@ class Repositories:
         lock: dict[str, Any] = {"lock_for": settings.lock_for, "lock_mode": settings.lock_mode}
         if aws_conn_id is None:
             return S3Options.of_store({}, extra_args=extra_args, **lock)
-        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-
         if aws_conn_id not in self._hooks:
-            self._hooks[aws_conn_id] = S3Hook(aws_conn_id=aws_conn_id)
+            self._hooks[aws_conn_id] = _s3_hook(aws_conn_id)
         hook = self._hooks[aws_conn_id]
         unused = [hook]  # a hook makes its client once, and Airflow is asked for the connection once per hook
 
         def client() -> S3Client:
-            made: S3Client = (unused.pop() if unused else S3Hook(aws_conn_id=aws_conn_id)).get_conn()
+            made: S3Client = (unused.pop() if unused else _s3_hook(aws_conn_id)).get_conn()
             return made
 
         return S3Options.of_store(hook.service_config, extra_args=extra_args, client_factory=client, **lock)
 
 
+def _s3_hook(aws_conn_id: str) -> S3Hook:
+    """Return a hook with its connection, for which Airflow is asked now.
+
+    Without the connection, S3Hook uses the worker's own credentials, and another store. Only the default id may mean
+    them: the managed services of AWS have no connection of that name.
+    """
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    hook = S3Hook(aws_conn_id=aws_conn_id)
+    if not hook.conn_config and aws_conn_id not in ("", DEFAULT_CONN_ID):
+        hint = "Create a connection of type aws with this id. For the worker's own credentials, pass None as the id."
+        raise no_connection(aws_conn_id, hint)
+    return hook
+
+
 def open_repository(
     uri: str,
-    aws_conn_id: str | None = "aws_default",
+    aws_conn_id: str | None = DEFAULT_CONN_ID,
     *,
     extra_args: Mapping[str, Any] | None = None,
     cancel: Cancel | None = None,
@@ -93,6 +109,7 @@ def open_repository(
     :param extra_args: boto3's ``ExtraArgs`` (encryption, storage class, tags, ``ChecksumAlgorithm`` …); they take
         precedence over those of the connection.
     :param cancel: stops listings and, in S3, reads.
-    :raises ConfigurationError: an unknown kind of URI or extra argument, or a limit out of range.
+    :raises ConfigurationError: an unknown kind of URI or extra argument, or a limit out of range; no connection with
+        that id, unless it is ``aws_default``, which then means boto3's own chain.
     """
     return Repositories(cancel=cancel).open(uri, aws_conn_id, extra_args=extra_args)

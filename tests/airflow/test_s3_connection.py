@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,22 @@ def test_repositories_of_one_connection_share_its_client(
     assert made == ["aws_default", "other"]
     types = [client.head_object(Bucket=bucket, Key=f"{name}/repository.json")["ContentType"] for name in ("one", "two")]
     assert types[0] != types[1] == "x/y", "extra arguments are of one repository only"
+
+
+def test_a_connection_that_does_not_exist_is_not_the_worker_s_own_account(
+    s3: S3Server, airflow_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_pgbackup.hooks.repository import open_repository
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    uri = f"s3://{s3.bucket()}/pg"
+    with pytest.raises(ConfigurationError, match=r"finds no connection 'othr_account'\. HINT: Create .*pass None"):
+        open_repository(uri, "othr_account").init()
+    for own in (None, "aws_default"):
+        assert open_repository(uri, own).init()
 
 
 @pytest.mark.parametrize("store", [{"max_parts": 0}, {"max_parts": "1000"}, {"extra_args": {"StorageClas": "GLACIER"}}])
