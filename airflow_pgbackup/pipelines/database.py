@@ -75,7 +75,10 @@ def pg_backup(
     source = given(repository=repository, aws_conn_id=aws_conn_id)
     made = PgDumpOperator(task_id="dump", verify=along, **source, **dump)
     if check is not False:
-        options = {name: dump[name] for name in (*DumpOptions.table(), "extra_args") if name in dump}
+        # From the task and not from dump: default_args give options too.
+        usual = DumpOptions()
+        options = {name: getattr(made, name) for name in (*DumpOptions.table(), "extra_args")}
+        options = {name: value for name, value in options.items() if value != getattr(usual, name)}
         checked = PgBackupCheckOperator(
             **{
                 "task_id": "check",

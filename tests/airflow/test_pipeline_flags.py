@@ -63,3 +63,11 @@ def test_connections_of_default_args(pipeline: Callable[..., Any], given: dict[s
 
     assert of_tasks("aws_conn_id") == {given.get("aws_conn_id", "minio")}
     assert of_tasks("destination_aws_conn_id") == {"away"}
+
+
+def test_the_check_has_the_options_of_default_args() -> None:
+    """It would stop a dump that leaves out what the role may not read."""
+    with DAG("case", schedule=None, default_args={"exclude_schemas": ["private"], "jobs": 2}) as dag:
+        pg_backup(repository="file:///r", format="directory")
+    check: Any = dag.task_dict["pg_backup.check"]
+    assert check.options == {"exclude_schemas": ["private"], "jobs": 2, "format": "directory"}
