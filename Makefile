@@ -93,13 +93,13 @@ LOCK := uv pip compile --universal --python-version 3.10 --generate-hashes --no-
 LOCK_ALL := $(LOCK) pyproject.toml --extra demo --extra report
 
 # requirements-cli.txt is what the command line needs without Airflow, in the versions that the tests run with. pydantic
-# and PyYAML check a mapping of servers, which becomes DAGs. docker/ has what the images need: to build the wheel, and to
+# checks a mapping of servers, which becomes DAGs. docker/ has what the images need: to build the wheel, and to
 # run tasks, whose DAG files may import kubernetes for an executor_config.
 LOCK_PART := $(LOCK) --constraint constraints.txt --output-file
 lock:
 	$(LOCK_ALL) --group dev --output-file constraints.txt
 	$(LOCK_ALL) --group lowest $(LOWEST) --output-file constraints-lowest.txt
-	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -vE '^(apache-airflow|pydantic|pyyaml)' \
+	sed -n '/^dependencies = \[/,/^\]/ s/^    "\(.*\)",$$/\1/p' pyproject.toml | grep -vE '^(apache-airflow|pydantic)' \
 		| $(LOCK_PART) requirements-cli.txt -
 	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK_PART) docker/requirements-build.txt -
 	echo kubernetes | $(LOCK_PART) docker/requirements-worker.txt pyproject.toml -
