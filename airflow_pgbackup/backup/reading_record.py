@@ -56,11 +56,11 @@ def write_verification(repository: Repository, manifest: Manifest, report: Verif
 
 def _fitting(report: Verification) -> Verification:
     """Leave out what the file cannot hold: a verdict counts without its tables, and without the thousandth problem."""
-    if len(report.to_json()) <= json_document.MAX_BYTES:
+    if json_document.excess(report.to_json()) is None:
         return report
     note = Check(UNLISTED, "pass", f"the list of {counted(len(report.tables), 'table')} is too long to record")
     without = replace(report, tables=(), checks=(*report.checks, note))
-    if len(without.to_json()) <= json_document.MAX_BYTES:
+    if json_document.excess(without.to_json()) is None:
         return without
     problems = len(report.checks) + len(report.differences)
     more = Check("note", "pass", f"{problems:,} checks and differences, of which the first are listed")

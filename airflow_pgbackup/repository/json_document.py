@@ -23,6 +23,8 @@ from airflow_pgbackup.errors import ManifestError
 FORMAT_VERSION = "1.0"
 MAX_BYTES = 32 * 1024**2
 """The largest file that is read: an encrypted directory dump of 100,000 members has a manifest of about 28 MiB."""
+MOST_VALUES = 2_000_000
+"""The limit for the values of a file, which take far more memory than its bytes: one has one million at most."""
 MAX_DEPTH = 32
 """Levels of nesting in fields without a schema (``options``, ``origin``, unknown ones); this package writes 2."""
 
@@ -56,8 +58,8 @@ class Document(ABC):
         :raises ManifestError: too large, not JSON, of another major version, in violation of its schema, or
             contradicting itself.
         """
-        if len(data) > MAX_BYTES:
-            raise ManifestError(f"a {cls.schema} of {len(data)} bytes, more than {MAX_BYTES}")
+        if why := excess(data):
+            raise ManifestError(f"a {cls.schema} of {why}")
         try:
             content = json.loads(
                 data.decode("utf-8"), parse_constant=_no_constant, parse_int=_integer, parse_float=_real
@@ -90,6 +92,14 @@ class Document(ABC):
     def _contradiction(self) -> str | None:
         """Return a contradiction between fields that a schema cannot express; None if there is none."""
         return None
+
+
+def excess(data: bytes) -> str | None:
+    """Return what of a document is too much for it to be read, ``40000000 bytes, more than …``; None if nothing is."""
+    if len(data) > MAX_BYTES:
+        return f"{len(data)} bytes, more than {MAX_BYTES}"
+    values = sum(map(data.count, (b"[", b"{", b",")))
+    return f"{values:,} values, more than {MOST_VALUES:,}" if values > MOST_VALUES else None
 
 
 def moment(text: str) -> datetime:

@@ -20,7 +20,7 @@ from airflow_pgbackup.repository.calendar_time import SKEW
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import artifact_entry
-from airflow_pgbackup.repository.json_document import MAX_BYTES
+from airflow_pgbackup.repository.json_document import MAX_BYTES, excess
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, VerificationName, attempt_of, backup_folder, is_ours
 from airflow_pgbackup.repository.manifest import FORMAT_VERSION, FileDigest, Manifest
 
@@ -270,6 +270,8 @@ def _pin(key: str, findings: Findings) -> None:
 
 def is_newer(data: bytes) -> bool:
     """Return whether a document claims a newer major version than this release reads."""
+    if excess(data):
+        return False
     try:
         version = str(json.loads(data).get("format_version", ""))
         return int(version.partition(".")[0][:9]) > int(FORMAT_VERSION.partition(".")[0])

@@ -56,6 +56,12 @@ def test_too_many_tables_are_not_listed(repository: LocalRepository) -> None:
     assert found.checks[-1] == Check("tables not listed", "pass", "the list of 1,000 tables is too long to record")
 
 
+def test_tables_of_too_many_values_are_not_listed(repository: LocalRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_document, "MOST_VALUES", 100)
+    _, found = recorded(repository, "pass", tables=20)
+    assert (found.result, found.tables, found.lists_tables) == ("pass", (), False)
+
+
 def test_tables_that_are_not_listed_are_not_missing(repository: LocalRepository) -> None:
     """Their rows are unknown, not 0: that would be a drop by 100 %, and a loss of every table of the target."""
     write_backup(repository, APP, AT - timedelta(hours=1))

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_pgbackup.errors import ConfigurationError, ManifestError
 from airflow_pgbackup.repository.backup_set import Absent, BackupSet, SetMember
+from airflow_pgbackup.repository.json_document import MOST_VALUES
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.manifest import (
@@ -444,6 +445,13 @@ def test_what_is_no_manifest(data: bytes) -> None:
         Manifest.from_json(data)
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 400
+
+
+def test_millions_of_values_in_a_field_of_a_newer_version_are_not_parsed() -> None:
+    data = DATABASE.to_json().rstrip()[:-1] + b', "later": [' + b"[]," * (MOST_VALUES // 2) + b"[]]}"
+    assert len(data) < MAX_BYTES
+    with pytest.raises(ManifestError, match=r"values, more than 2,000,000"):
+        Manifest.from_json(data)
 
 
 @pytest.mark.parametrize(
