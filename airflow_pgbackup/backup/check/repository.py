@@ -149,8 +149,9 @@ def check_coverage(
     cluster = [backup for backup in backups if backup.series.kind == "cluster"][:_MANIFESTS]
     newest = next((each for each in read_manifests(repository, cluster) if _has_rows(each)), None)
     if isinstance(newest, Manifest):
-        excluded = newest.options.get("exclude_databases") or ()
-        regexes = [pattern_regexes(each)[-1] for each in excluded if isinstance(each, str)]
+        excluded = newest.options.get("exclude_databases")
+        patterns = excluded if isinstance(excluded, list) else []
+        regexes = [pattern_regexes(each)[-1] for each in patterns if isinstance(each, str)]
         left_out = {name for (name,) in db.rows(_MATCHING, regexes)}
         covered |= set(databases) - left_out
     missing = [name for name in databases if name not in covered]
