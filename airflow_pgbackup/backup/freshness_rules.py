@@ -177,7 +177,7 @@ def _drops(
     if dropped(total, totals):
         problems.append(f"{newest.id} has {total:,} rows, {share(total, totals)} ({median(totals):,.0f})")
     of_tables: list[str] = []
-    gone: list[str] = []
+    missing: list[str] = []
     for table in sorted({name for rows in counted for name in rows}):
         usual = [rows[table] for rows in counted if table in rows]
         if median(usual) < rules.minimum_rows or any(fnmatchcase(table, pattern) for pattern in rules.allow_drop):
@@ -185,7 +185,7 @@ def _drops(
         if table not in mine.rows:
             # Somebody dropped or renamed it, or it is an old partition; the sum of all rows shows a great loss.
             if table in counted[0]:
-                gone.append(
+                missing.append(
                     f"table {_cut(table)} is missing from {newest.id}; it had {counted[0][table]:,} rows before"
                 )
         elif dropped(mine.rows[table], usual):
@@ -193,7 +193,7 @@ def _drops(
                 f"table {_cut(table)} has {mine.rows[table]:,} rows in {newest.id}, {share(mine.rows[table], usual)} "
                 f"({median(usual):,.0f})"
             )
-    return [*problems, *_first(of_tables, "have fewer rows")], [*notes, *_first(gone, "are missing")]
+    return [*problems, *_first(of_tables, "have fewer rows")], [*notes, *_first(missing, "are missing")]
 
 
 def _cut(name: str) -> str:

@@ -146,8 +146,8 @@ class _Prune:
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)
         self.kept = kept = KeptBackups(self.repository, policy, self.now, self.cancel, self._note, sets.whole_members())
-        gone = sets.gone_since(catalogue.by_series())
-        decide: _Decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        dropped = sets.dropped_since(catalogue.by_series())
+        decide: _Decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), dropped_since=dropped)
         if policy.replace_after is not None:
             decide = self._delayed(decide, kept, policy.replace_after, catalogue, complete=complete)
         backups = self._with_evidence(catalogue.backups, decide, kept)
@@ -196,8 +196,8 @@ class _Prune:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete, stored_by=by)
         self._hold_unjudged(kept, sets)
         kept.members |= sets.whole_members()
-        gone = sets.gone_since(catalogue.by_series())
-        earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), gone_since=gone)
+        dropped = sets.dropped_since(catalogue.by_series())
+        earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), dropped_since=dropped)
         return lambda backups: delayed(decide(backups), earlier, self.now, span)
 
     def find_temporary(self, prefixes: Sequence[str], grace: timedelta) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.set_members import GONE, SetMembers, named, unusable_as_json
+from airflow_pgbackup.backup.set_members import MISSING, SetMembers, named, unusable_as_json
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
@@ -91,11 +91,11 @@ def _judge(
         problems.append(f"none of {counted(len(sets), 'backup set')} is complete" if sets else "it has no backup set")
     elif (age := now - newest.started_at) > max_age:
         problems.append(f"the newest complete backup set, {newest.id}, is {hours(age)} old, more than {hours(max_age)}")
-    if newest and (lost := [one for one, why in unusable if why == GONE]):
+    if newest and (lost := [one for one, why in unusable if why == MISSING]):
         names = first_of([one.database or "globals" for one in lost], _NAMED)
         do = "does" if len(lost) == 1 else "do"
         problems.append(f"{counted(len(lost), 'backup')} of backup set {newest.id} {do} not exist: {names}")
-    if newest and (bad := [each for each in unusable if each[1] != GONE]):
+    if newest and (bad := [each for each in unusable if each[1] != MISSING]):
         problems.append(f"{counted(len(bad), 'backup')} of backup set {newest.id} cannot be used: {named(bad, _NAMED)}")
     return SetFreshness(
         server=server,

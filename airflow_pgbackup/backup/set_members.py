@@ -15,7 +15,7 @@ from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.text import first_of
 
-GONE = "does not exist"
+MISSING = "does not exist"
 
 
 class SetMembers:
@@ -63,7 +63,7 @@ class SetMembers:
                 found = read_evidence(self._repository, *key, now=self._now, limit=self._limit)
                 self._reasons[key] = _reason(found.backup)
             except BackupNotFound:
-                self._reasons[key] = GONE
+                self._reasons[key] = MISSING
         return self._reasons[key]
 
 

@@ -184,7 +184,7 @@ class ServerSets:
                 found |= {one for one in absent if self._newest_backup.get(one, newest.started_at) <= newest.started_at}
         return found
 
-    def gone_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
+    def dropped_since(self, series: Collection[Series]) -> dict[Series, list[datetime]]:
         """Return, for the series of databases that were in a set and no longer exist, when complete sets of the server
         were made without them since, newest first.
 

@@ -146,14 +146,14 @@ def plan(
     policy: Policy,
     now: datetime,
     in_sets: Mapping[tuple[Series, str], str] = MappingProxyType({}),
-    gone_since: Mapping[Series, Sequence[datetime]] = MappingProxyType({}),
+    dropped_since: Mapping[Series, Sequence[datetime]] = MappingProxyType({}),
 ) -> list[Decision]:
     """Return a decision for every backup: series sorted, newest first; at the same instant the higher id is newer.
 
     :param now: aware; a backup that starts later starts in the future.
     :param in_sets: the reason to keep a backup that a set needs.
-    :param gone_since: for the series of a database that no longer exists, when its server was backed up without it. The
-        rules count these times as backups that replace older ones, so that the series ages.
+    :param dropped_since: for the series of a database that no longer exists, when its server was backed up without it.
+        The rules count these times as backups that replace older ones, so that the series ages.
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
@@ -163,7 +163,7 @@ def plan(
     decisions: list[Decision] = []
     for _, members in sorted(by_series.items(), key=lambda item: series_order(item[0])):
         members.sort(key=_NEWEST_FIRST, reverse=True)
-        decisions += _decide(members, policy, now, in_sets, gone_since.get(members[0].series, ()))
+        decisions += _decide(members, policy, now, in_sets, dropped_since.get(members[0].series, ()))
     return decisions
 
 
@@ -177,7 +177,7 @@ def _decide(
     policy: Policy,
     now: datetime,
     in_sets: Mapping[tuple[Series, str], str],
-    gone: Sequence[datetime],
+    dropped: Sequence[datetime],
 ) -> list[Decision]:
     """Return the decisions for the backups of one series, which are ordered newest first."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
@@ -206,7 +206,7 @@ def _decide(
             reasons[backup.id].append(f"{_shortcoming(backup.state, level)}, and too few newer {kind} backups")
 
     ranks = sorted({rank for rank, _, _ in past})
-    past = sorted([*past, *_without(members[0], gone, zone)], key=lambda item: _NEWEST_FIRST(item[1]), reverse=True)
+    past = sorted([*past, *_without(members[0], dropped, zone)], key=lambda item: _NEWEST_FIRST(item[1]), reverse=True)
     for rank in ranks:
         for backup, reason in _apply([item for item in past if item[0] <= rank], rank, policy):
             reasons[backup.id].append(f"{reason}, {_shortcoming(backup.state, level)}" if rank else reason)
@@ -228,9 +228,9 @@ def _decide(
     return decisions
 
 
-def _without(member: Backup, gone: Sequence[datetime], zone: tzinfo) -> list[_Past]:
+def _without(member: Backup, dropped: Sequence[datetime], zone: tzinfo) -> list[_Past]:
     """Return the times at which a server was backed up without a database, as backups that count."""
-    return [(0, replace(member, id="", started_at=at), _local(at, zone)) for at in gone]
+    return [(0, replace(member, id="", started_at=at), _local(at, zone)) for at in dropped]
 
 
 def _apply(eligible: Sequence[_Past], rank: int, policy: Policy) -> Iterator[tuple[Backup, str]]:

@@ -203,14 +203,14 @@ class _Fsck:
             again = take_inventory(self.repository, folder.key).folders.get(folder.key)
             return check_folder(again, context) if again else Checked()
         except RepositoryError as error:
-            if isinstance(error, BackupNotFound) and self._is_gone(folder):
+            if isinstance(error, BackupNotFound) and self._was_removed(folder):
                 return Checked()
             unread = Checked()
             hint = error.hint or "Check the repository's storage for faults."
             unread.findings.error("read", folder.key, error.message, hint)
             return unread
 
-    def _is_gone(self, folder: Folder) -> bool:
+    def _was_removed(self, folder: Folder) -> bool:
         """Return whether the manifest is no longer listed: prune is removing the backup at this moment."""
         try:
             return all(entry.key != f"{folder.key}/{MANIFEST_FILE}" for entry in self.repository.list(folder.key))

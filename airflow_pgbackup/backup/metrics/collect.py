@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from airflow_pgbackup.backup.metrics.exposition import Family
 from airflow_pgbackup.backup.series_reader import SeriesReader, rows_of
 from airflow_pgbackup.backup.set_freshness import judge_sets
-from airflow_pgbackup.backup.set_members import GONE, SetMembers
+from airflow_pgbackup.backup.set_members import MISSING, SetMembers
 from airflow_pgbackup.backup.set_retention import ServerSets
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.repository.base import Repository
@@ -152,7 +152,7 @@ def _of_sets(repository: Repository, members: SetMembers, now: datetime) -> _Sam
         if whole:
             samples.append(("pgbackup_complete_set_databases", labels, len(whole.databases)))
         if one.newest_complete:
-            missing = sum(why == GONE for _, why in one.unusable)
+            missing = sum(why == MISSING for _, why in one.unusable)
             samples += [
                 ("pgbackup_complete_set_missing_backups", labels, missing),
                 ("pgbackup_complete_set_unusable_backups", labels, len(one.unusable) - missing),

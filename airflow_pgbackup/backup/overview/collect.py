@@ -69,7 +69,7 @@ def overview(
     dropped = sets.dropped(listed)
     unknown = len(notes)
     # This may read, and note, all sets of a server.
-    gone = sets.gone_since([one for one in listed if targets.of(one).policy is not None])
+    since = sets.dropped_since([one for one in listed if targets.of(one).policy is not None])
     kept = sets.kept()
 
     def judge(item: tuple[Series, list[Backup]]) -> SeriesStatus:
@@ -78,7 +78,7 @@ def overview(
         target = targets.of(series)
         expiring = None
         if target.policy is not None:
-            expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept, gone))
+            expiring = sum(not decision.keep for decision in plan(backups, target.policy, now, kept, since))
         status = _Judge(repository, series, target, now).judge(backups, series in dropped, expiring)
         lack = missing.get(series)
         if lack and not any(one.started_at >= lack.since for one in backups):

@@ -72,8 +72,8 @@ def series_detail(
         repository, catalogue, now, lambda line: None, complete=False, limit=LIMIT, most_sets=MOST_SETS
     )
     if target.policy is not None:
-        gone = sets.gone_since([series])
-        decisions = {one.backup.id: one for one in plan(listed, target.policy, now, sets.kept(), gone)}
+        dropped = sets.dropped_since([series])
+        decisions = {one.backup.id: one for one in plan(listed, target.policy, now, sets.kept(), dropped)}
     shown = listed[:MOST]
     # Each evidence is dropped once its entry is made: it may have as many tables as a forger likes.
     evidence = read_each(repository, shown[:READ], now=now, ahead=THREADS, limit=LIMIT)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import discard
-from airflow_pgbackup.backup.set_members import GONE, SetMembers, named
+from airflow_pgbackup.backup.set_members import MISSING, SetMembers, named
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -83,7 +83,7 @@ def _problem(repository: Repository, one: ListedSet) -> str | None:
     if one.status != "complete":
         return "is partial"
     unusable = SetMembers(repository).unusable(read_listed_set(repository, one).members)
-    failed = [each for each in unusable if each[1] != GONE]
+    failed = [each for each in unusable if each[1] != MISSING]
     return f"has a backup that cannot be used: {named(failed)}" if failed else None
 
 

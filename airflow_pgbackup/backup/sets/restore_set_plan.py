@@ -139,10 +139,10 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
         members.insert(0, found.globals)
     with request_threads() as pool:
         read = list(pool.map(lambda member: _read(repository, found, member), members))
-    if gone := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
+    if missing := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
+        do = "does" if len(missing) == 1 else "do"
         raise BackupNotFound(
-            f"{counted(len(gone), 'backup')} of set {found.location} {'does' if len(gone) == 1 else 'do'} not exist: "
-            f"{first_of(gone, NAMED)}",
+            f"{counted(len(missing), 'backup')} of set {found.location} {do} not exist: {first_of(missing, NAMED)}",
             hint=f"Retention may have removed them. Select others with {parameter('databases')}, or "
             "choose another set.",
         )

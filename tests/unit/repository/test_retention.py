@@ -664,7 +664,7 @@ def test_a_dropped_database_ages_by_the_backups_of_its_server() -> None:
         backups[0].started_at + timedelta(hours=1),
         backups[1].started_at,
     ]
-    decisions = plan([*backups, *others], policy, NOW, gone_since={APP: gone})
+    decisions = plan([*backups, *others], policy, NOW, dropped_since={APP: gone})
     assert [reasons(decisions, each) for each in backups] == [
         "newest backup; last verified backup",
         "daily 3/3 (2026-11-18)",
