@@ -196,7 +196,7 @@ def _sweep_own(directory: int, path: str, found: os.stat_result) -> bool:
 
 def _remove(directory: int, path: str | os.PathLike[str]) -> bool:
     for _ in range(_ATTEMPTS):
-        if not _empty(directory):
+        if not _delete_contents(directory):
             return False
         _delete(_LOCK, directory)
         try:
@@ -209,7 +209,7 @@ def _remove(directory: int, path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def _empty(directory: int) -> bool:
+def _delete_contents(directory: int) -> bool:
     """Delete everything but the lock file.
 
     One level at a time: the subdirectories of each directory are moved up, so that any depth takes neither stack nor

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from airflow_pgbackup.backup.databases.sessions import session
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -64,7 +64,7 @@ def with_column_names(
         return options
     log(
         f"warning: dumping with {parameter('column_inserts', True)}, as a restore creates the columns of "
-        f"{named(reordered)} in another order"
+        f"{first_named(reordered)} in another order"
     )
     return dataclasses.replace(options, column_inserts=True)
 

@@ -73,6 +73,6 @@ class Findings:
         return sorted(self.all, key=lambda finding: finding.severity != ERROR)
 
 
-def named(objects: Sequence[str]) -> str:
+def first_named(objects: Sequence[str]) -> str:
     """Return the first objects of a list for a message: ``a, b, c and 4 more``."""
     return first_of(objects, SHOWN)

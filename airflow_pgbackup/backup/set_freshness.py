@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_pgbackup.backup.freshness_rules import hours
-from airflow_pgbackup.backup.set_members import MISSING, SetMembers, named, unusable_as_json
+from airflow_pgbackup.backup.set_members import MISSING, SetMembers, unusable_as_json, unusable_text
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
@@ -96,7 +96,9 @@ def _judge(
         do = "does" if len(lost) == 1 else "do"
         problems.append(f"{counted(len(lost), 'backup')} of backup set {newest.id} {do} not exist: {names}")
     if newest and (bad := [each for each in unusable if each[1] != MISSING]):
-        problems.append(f"{counted(len(bad), 'backup')} of backup set {newest.id} cannot be used: {named(bad, _NAMED)}")
+        problems.append(
+            f"{counted(len(bad), 'backup')} of backup set {newest.id} cannot be used: {unusable_text(bad, _NAMED)}"
+        )
     return SetFreshness(
         server=server,
         newest_complete=newest,

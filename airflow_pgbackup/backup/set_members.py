@@ -67,7 +67,7 @@ class SetMembers:
         return self._reasons[key]
 
 
-def named(unusable: Iterable[tuple[SetMember, str]], most: int = 3) -> str:
+def unusable_text(unusable: Iterable[tuple[SetMember, str]], most: int = 3) -> str:
     """Return the first of these members with their reasons as one line, and how many more there are."""
     return first_of([f"{member.database or 'globals'} {why}" for member, why in unusable], most, "; ")
 

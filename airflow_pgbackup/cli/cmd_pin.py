@@ -11,14 +11,15 @@ def run(session: Session) -> None:
     repository, evidence, _ = backup_argument(session)
     series, id = evidence.backup.series, evidence.backup.id
     already = evidence.backup.pinned
-    unheld = pin(repository=repository, series=series, id=id, reason=session.arguments.reason)
+    why_no_hold = pin(repository=repository, series=series, id=id, reason=session.arguments.reason)
     shown = f"{series}/{id} is pinned"
     if already:
         shown += " already; its pin and the reason in it were not changed"
-    if unheld is None:
+    if why_no_hold is None:
         shown += "; its files have a legal hold"
     elif repository.uri.startswith("s3://"):
-        shown += f"; no legal hold: {unheld}"
+        shown += f"; no legal hold: {why_no_hold}"
     session.result(
-        {"series": series.path, "id": id, "pinned": True, "changed": not already, "legal_hold": unheld is None}, shown
+        {"series": series.path, "id": id, "pinned": True, "changed": not already, "legal_hold": why_no_hold is None},
+        shown,
     )

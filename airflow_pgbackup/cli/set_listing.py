@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.set_members import SetMembers, named, unusable_as_json
+from airflow_pgbackup.backup.set_members import SetMembers, unusable_as_json, unusable_text
 from airflow_pgbackup.backup.sets.choose_set import choose_set
 from airflow_pgbackup.cli.display import age
 from airflow_pgbackup.cli.listing import Listing
@@ -50,7 +50,7 @@ def list_backup_sets(session: Session, repository: Repository) -> None:
         unusable = members.unusable(found.members)
         status = _status(found, unusable)
         if unusable:
-            problems.append(f"{one.location}: {named(unusable)}")
+            problems.append(f"{one.location}: {unusable_text(unusable)}")
         databases = f"{len(found.databases):,}"
         listing.add(
             one.location,

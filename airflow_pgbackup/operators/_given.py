@@ -86,7 +86,7 @@ def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, Any]) -> lis
         name
         for name in task.template_fields
         if _rendered_to_none(before[name], now := getattr(task, name, None))
-        or (_empty(now) and (not _empty(before[name]) or (name in from_map and (now is None or _blank(now)))))
+        or (_is_empty(now) and (not _is_empty(before[name]) or (name in from_map and (now is None or _blank(now)))))
     ]
     others = [name for name, value in from_map.items() if value is None and name not in task.template_fields]
     return [name for name in [*fields, *sorted(others)] if not _may_be_empty(task, name)]
@@ -160,7 +160,7 @@ def _rendered_to_none(before: Any, now: Any) -> bool:
     return isinstance(before, str) and now == "None" != before
 
 
-def _empty(value: Any) -> bool:
+def _is_empty(value: Any) -> bool:
     """Return whether a value is None, blank text, or an empty collection, or a list with one of the first two."""
     if isinstance(value, list | tuple) and any(item is None or _blank(item) for item in value):
         return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.quantities import counted, noun
 from airflow_pgbackup.settings import Settings
@@ -144,8 +144,8 @@ def _locked(
         holders = sorted(set(locked.values()))
         db.warning(
             "locked",
-            f"{db.where}: {named(holders)} holds or waits for an ACCESS EXCLUSIVE lock on {named(list(locked))}; "
-            f"a dump would wait for the lock, and fail after {limit}",
+            f"{db.where}: {first_named(holders)} holds or waits for an ACCESS EXCLUSIVE lock on "
+            f"{first_named(list(locked))}; a dump would wait for the lock, and fail after {limit}",
             "Let the schema change finish, or find out what that session waits for: see pg_stat_activity and "
             "pg_blocking_pids(). A prepared transaction holds its locks until COMMIT PREPARED or ROLLBACK PREPARED.",
             list(locked),
@@ -158,7 +158,7 @@ def _prepared(db: InspectedDatabase) -> None:
         db.warning(
             "prepared_transactions",
             f"{db.where}: {counted(len(prepared), 'old prepared transaction')}, the oldest prepared "
-            f"{prepared[0][1]} ago: {named([gid for gid, _ in prepared])}; they hold their locks and "
+            f"{prepared[0][1]} ago: {first_named([gid for gid, _ in prepared])}; they hold their locks and "
             "hold back VACUUM",
             "Find out whose they are, then run COMMIT PREPARED or ROLLBACK PREPARED.",
             [gid for gid, _ in prepared],
@@ -181,7 +181,8 @@ def _extensions(db: InspectedDatabase, installed: Mapping[str, str]) -> None:
     if missing:
         db.warning(
             "extensions",
-            f"{db.where}: a rehearsal on this machine would lack {noun(len(missing), 'extension')} {named(missing)}",
+            f"{db.where}: a rehearsal on this machine would lack {noun(len(missing), 'extension')} "
+            f"{first_named(missing)}",
             "Install their packages on the workers that verify at level restore.",
             missing,
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ union all select 'tablespace ' || pg_catalog.quote_ident(spcname) from pg_catalo
 def check_shared_names(db: InspectedDatabase) -> None:
     """Check for roles, databases and tablespaces whose names are not UTF-8."""
     names = [name for (name,) in db.rows(_SHARED_NAMES) if not is_utf8(name)]
-    report_problem(db.findings, "encoding", names, message=f"the server has names that are not UTF-8: {named(names)}")
+    report_problem(
+        db.findings, "encoding", names, message=f"the server has names that are not UTF-8: {first_named(names)}"
+    )
 
 
 def check_encoding(db: InspectedDatabase) -> None:

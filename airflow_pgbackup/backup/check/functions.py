@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.check.locks import LOCKED
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.sql.function_body import Mentions, Name, changing, mentions, tokens
 
 if TYPE_CHECKING:
@@ -168,9 +168,12 @@ def check_functions(db: InspectedDatabase, selection: Selection) -> None:
         _report_unqualified(db, functions, unqualified)
     report_problem(db, "check_reads_tables", sorted(reading))
     report_problem(db, "generated_reads_tables", sorted(generated))
-    clocks = named(sorted(set(varying.values())))
+    clocks = first_named(sorted(set(varying.values())))
     report_problem(
-        db, "check_changes", sorted(varying), message=f"CHECK constraints depend on {clocks}: {named(sorted(varying))}"
+        db,
+        "check_changes",
+        sorted(varying),
+        message=f"CHECK constraints depend on {clocks}: {first_named(sorted(varying))}",
     )
 
 
@@ -189,8 +192,8 @@ def _report_unqualified(db: InspectedDatabase, functions: _Functions, unqualifie
         db,
         "function_search_path",
         signatures,
-        message=f"functions use names without a schema and do not set search_path: {named(signatures)}, "
-        f"used by {named(users)}",
+        message=f"functions use names without a schema and do not set search_path: {first_named(signatures)}, "
+        f"used by {first_named(users)}",
         hint=f"Run {'; '.join(statements)}; then dump again.",
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import SHOWN, named
+from airflow_pgbackup.backup.findings import SHOWN, first_named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.postgres.tools.capabilities import lock_table_privileges
@@ -107,7 +107,7 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
     if in_recovery and (unlogged := [one.name for one in with_rows if one.unlogged and one.kind == "r"]):
         db.warning(
             "standby_unlogged",
-            f"{db.where}: unlogged tables are empty on a standby: {named(unlogged)}",
+            f"{db.where}: unlogged tables are empty on a standby: {first_named(unlogged)}",
             "Dump from the primary, or accept that the dump lacks their rows.",
             unlogged,
         )
@@ -121,7 +121,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if schemas:
         db.error(
             "schema_usage",
-            f"{db.where}: {user} lacks USAGE on {noun(len(schemas), 'schema')} {named(schemas)}",
+            f"{db.where}: {user} lacks USAGE on {noun(len(schemas), 'schema')} {first_named(schemas)}",
             f"Run GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_schemas')}.",
             schemas,
@@ -131,7 +131,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if tables:
         db.error(
             "table_select",
-            f"{db.where}: {user} lacks SELECT on {noun(len(tables), 'table')} {named(tables)}",
+            f"{db.where}: {user} lacks SELECT on {noun(len(tables), 'table')} {first_named(tables)}",
             f"Run GRANT SELECT ON {_all('TABLES', unread)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}; ALTER DEFAULT PRIVILEGES covers future tables.",
             tables,
@@ -141,7 +141,7 @@ def _tables(db: InspectedDatabase, user: str, relations: list[_Relation], with_r
     if sequences:
         db.error(
             "sequence_select",
-            f"{db.where}: {user} lacks SELECT on {noun(len(sequences), 'sequence')} {named(sequences)}",
+            f"{db.where}: {user} lacks SELECT on {noun(len(sequences), 'sequence')} {first_named(sequences)}",
             f"Run GRANT SELECT ON {_all('SEQUENCES', unread)} TO {user}, or {everything}, or dump with "
             f"{parameter('exclude_tables')}, which excludes sequences too.",
             sequences,
@@ -161,14 +161,14 @@ def _row_security(db: InspectedDatabase, user: str, with_rows: list[_Relation], 
         db.warning(
             "row_security",
             f"{db.where}: with {parameter('enable_row_security')}, the dump contains only those rows of "
-            f"{named(filtered)} that {user} may see",
+            f"{first_named(filtered)} that {user} may see",
             f"Run ALTER ROLE {user} BYPASSRLS, and dump without {parameter('enable_row_security')}.",
             filtered,
         )
     elif filtered:
         db.error(
             "row_security",
-            f"{db.where}: row-level security hides rows of {named(filtered)} from {user}, so pg_dump would fail",
+            f"{db.where}: row-level security hides rows of {first_named(filtered)} from {user}, so pg_dump would fail",
             f"Run ALTER ROLE {user} BYPASSRLS, or dump as the tables' owner. With "
             f"{parameter('enable_row_security')}, the dump would contain only the visible rows.",
             filtered,
@@ -181,7 +181,7 @@ def _large_objects(db: InspectedDatabase, user: str) -> None:
         some = ", ".join(oids[:SHOWN]) + (", ..." if len(oids) > SHOWN else "")
         db.error(
             "large_objects",
-            f"{db.where}: {user} lacks SELECT on {counted(len(oids), 'large object')}: {named(oids)}",
+            f"{db.where}: {user} lacks SELECT on {counted(len(oids), 'large object')}: {first_named(oids)}",
             f"Run GRANT SELECT ON LARGE OBJECT {some} TO {user} (pg_read_all_data does not cover them), dump as a "
             "superuser, or set large_objects=False.",
             oids,
@@ -194,8 +194,8 @@ def _omitted(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOpt
     if mappings:
         db.warning(
             "user_mappings",
-            f"{db.where}: {user} may not read the options of user mappings: {named(mappings)}; the dump contains the "
-            "mappings without options, so without passwords",
+            f"{db.where}: {user} may not read the options of user mappings: {first_named(mappings)}; the dump contains "
+            "the mappings without options, so without passwords",
             "Dump as a superuser, or store these passwords elsewhere.",
             mappings,
         )
@@ -203,7 +203,7 @@ def _omitted(db: InspectedDatabase, user: str, options: DumpOptions | DumpAllOpt
     if subscriptions:
         db.warning(
             "subscriptions",
-            f"{db.where}: only a superuser can dump subscriptions, and {user} is not one: {named(subscriptions)}",
+            f"{db.where}: only a superuser can dump subscriptions, and {user} is not one: {first_named(subscriptions)}",
             "Dump as a superuser, or set no_subscriptions if the dump need not contain them.",
             subscriptions,
         )
@@ -213,7 +213,7 @@ def _foreign(db: InspectedDatabase, tables: list[str]) -> None:
     if tables:
         db.warning(
             "foreign_tables",
-            f"{db.where}: the rows of foreign tables are on other servers and not in the dump: {named(tables)}",
+            f"{db.where}: the rows of foreign tables are on other servers and not in the dump: {first_named(tables)}",
             "Back up those servers, or add the foreign servers to include_foreign_data.",
             tables,
         )

@@ -10,7 +10,7 @@ import psycopg
 
 from airflow_pgbackup.backup.check.protection import check_protection
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
-from airflow_pgbackup.backup.findings import Findings, named
+from airflow_pgbackup.backup.findings import Findings, first_named
 from airflow_pgbackup.errors import ConfigurationError, ConnectError, DiskError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -161,7 +161,7 @@ def check_coverage(
     if missing:
         db.findings.warning(
             "not_covered",
-            f"{repository.uri} has no backup of {named(missing)}",
+            f"{repository.uri} has no backup of {first_named(missing)}",
             "Dump these databases too, or dump the cluster with pg_dumpall.",
             missing,
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
-from airflow_pgbackup.backup.findings import ERROR, WARNING, Finding, Findings, named
+from airflow_pgbackup.backup.findings import ERROR, WARNING, Finding, Findings, first_named
 from airflow_pgbackup.wording import parameter
 
 
@@ -64,7 +64,7 @@ def report_problem(
         return
     problem = PROBLEMS[code]
     about = f"{where.where}: " if isinstance(where, InspectedDatabase) else ""
-    list_ = named(objects)
+    list_ = first_named(objects)
     finding = Finding(
         problem.severity,
         problem.code,

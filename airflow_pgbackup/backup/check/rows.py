@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.check.locks import LOCKED
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.connection.server_errors import server_message
 
 if TYPE_CHECKING:
@@ -138,12 +138,12 @@ def check_rows(db: InspectedDatabase, selection: Selection) -> None:
     if tables := list(rows.skipped):
         db.warning(
             "not_scanned",
-            f"{db.where}: cannot scan {named(tables)}: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
+            f"{db.where}: cannot scan {first_named(tables)}: {'; '.join(dict.fromkeys(rows.skipped.values()))}",
             "Check again when the schema change has ended, or raise temp_file_limit.",
             tables,
         )
     tables, messages = list(rows.unreadable), "; ".join(dict.fromkeys(rows.unreadable.values()))
-    report_problem(db, "unreadable_rows", tables, message=f"cannot read {named(tables)}: {messages}")
+    report_problem(db, "unreadable_rows", tables, message=f"cannot read {first_named(tables)}: {messages}")
 
 
 class _Rows:

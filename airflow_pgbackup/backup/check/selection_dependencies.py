@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.options import DumpOptions
 
 if TYPE_CHECKING:
@@ -94,5 +94,5 @@ def check_selection_dependencies(db: InspectedDatabase, selection: Selection, op
         db,
         "outside_selection",
         needed,
-        message=f"the selected objects depend on objects that are not selected: {named(needed)}",
+        message=f"the selected objects depend on objects that are not selected: {first_named(needed)}",
     )

@@ -9,7 +9,7 @@ import psycopg
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.role_passwords import MAY_READ_PASSWORDS
 from airflow_pgbackup.backup.dump_plan import plan_dump
-from airflow_pgbackup.backup.findings import Findings, named
+from airflow_pgbackup.backup.findings import Findings, first_named
 from airflow_pgbackup.backup.member_count import check_member_count
 from airflow_pgbackup.backup.source import Source
 from airflow_pgbackup.errors import Canceled, ClientError, ConfigurationError, ConnectError, PgBackupError
@@ -147,7 +147,7 @@ def _service(db: InspectedDatabase, options: DumpOptions | DumpAllOptions, sourc
         db.findings.warning(
             "managed_service",
             f"{service.name}: {'a dump of the cluster leaves out' if cluster else 'a restore elsewhere lacks'} "
-            f"{named(missing)}",
+            f"{first_named(missing)}",
             "Set passwords for the roles after a restore; the service's databases hold nothing of yours."
             if cluster
             else "Restore on the same service, or remove what depends on these extensions first.",
@@ -205,7 +205,7 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
     if shut:
         db.findings.error(
             "database_connect",
-            f"pg_dumpall would fail, as this user may not connect to {named(shut)}",
+            f"pg_dumpall would fail, as this user may not connect to {first_named(shut)}",
             f"Run GRANT CONNECT ON DATABASE ... TO the user, or dump with {parameter('exclude_databases')}.",
             shut,
         )
@@ -214,7 +214,8 @@ def dumped_databases(db: InspectedDatabase, options: DumpAllOptions) -> list[str
     if broken:
         db.findings.error(
             "database_name",
-            f"pg_dumpall cannot dump databases with a line break in their names: {named([repr(n) for n in broken])}",
+            "pg_dumpall cannot dump databases with a line break in their names: "
+            + first_named([repr(name) for name in broken]),
             f"Dump with {parameter('exclude_databases')}, and each of them with pg_dump.",
             broken,
         )

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
-from airflow_pgbackup.backup.findings import named
+from airflow_pgbackup.backup.findings import first_named
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.quantities import counted
@@ -165,7 +165,8 @@ class _Patterns:
             (self.db.warning if excluding else self.db.error)(
                 "pattern",
                 f"{self.db.where}: {counted(len(unmatched), 'pattern')} of {option} "
-                f"{'match' if len(unmatched) > 1 else 'matches'} nothing: {named([repr(one) for one in unmatched])}",
+                f"{'match' if len(unmatched) > 1 else 'matches'} nothing: "
+                + first_named([repr(one) for one in unmatched]),
                 "Quote names that are not lower case, and name the schema of tables outside the user's search_path.",
                 unmatched,
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from airflow_pgbackup.backup.context import discard
-from airflow_pgbackup.backup.set_members import MISSING, SetMembers, named
+from airflow_pgbackup.backup.set_members import MISSING, SetMembers, unusable_text
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
@@ -84,7 +84,7 @@ def _problem(repository: Repository, one: ListedSet) -> str | None:
         return "is partial"
     unusable = SetMembers(repository).unusable(read_listed_set(repository, one).members)
     failed = [each for each in unusable if each[1] != MISSING]
-    return f"has a backup that cannot be used: {named(failed)}" if failed else None
+    return f"has a backup that cannot be used: {unusable_text(failed)}" if failed else None
 
 
 def _latest(repository: Repository, listed: Sequence[ListedSet], log: Callable[[str], None]) -> ListedSet:
