@@ -145,7 +145,9 @@ class _Prune:
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)
-        self.kept = kept = KeptBackups(self.repository, policy, self.now, self.cancel, self._note, sets.whole_members())
+        self.kept = kept = KeptBackups(
+            self.repository, policy, self.now, self.cancel, self._note, sets.usable_members()
+        )
         dropped = sets.dropped_since(catalogue.by_series())
         decide: _Decide = partial(plan, policy=policy, now=self.now, in_sets=sets.kept(), dropped_since=dropped)
         if policy.replace_after is not None:
@@ -195,7 +197,7 @@ class _Prune:
         by = self.now - span
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete, stored_by=by)
         self._hold_unjudged(kept, sets)
-        kept.members |= sets.whole_members()
+        kept.members |= sets.usable_members()
         dropped = sets.dropped_since(catalogue.by_series())
         earlier = partial(plan, policy=kept.policy, now=self.now, in_sets=sets.kept(), dropped_since=dropped)
         return lambda backups: delayed(decide(backups), earlier, self.now, span)

@@ -28,7 +28,7 @@ class SetFreshness:
 
     :param newest_complete: the newest set that is complete.
     :param unusable: its backups that cannot be used, with the reason of each.
-    :param newest_whole: the newest complete set whose backups all exist and have not failed: an older one, if some of
+    :param newest_usable: the newest complete set whose backups all exist and have not failed: an older one, if some of
         the newest cannot be used.
     :param problems: why the server has no fresh set.
     """
@@ -36,12 +36,12 @@ class SetFreshness:
     server: str
     newest_complete: BackupSet | None
     unusable: tuple[tuple[SetMember, str], ...]
-    newest_whole: BackupSet | None
+    newest_usable: BackupSet | None
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
     def as_json(self, now: datetime) -> dict[str, object]:
-        newest = self.newest_whole
+        newest = self.newest_usable
         return {
             "server": self.server,
             "fresh": not self.problems,
@@ -85,7 +85,7 @@ def _judge(
     newest = next(complete, None)
     unusable = members.unusable(newest.members) if newest else []
     shown = tuple(notes[:_NAMED])  # not those on older sets
-    whole = _whole(complete, unusable, members) if unusable else newest
+    usable = _newest_usable(complete, unusable, members) if unusable else newest
     problems: list[str] = []
     if newest is None:
         problems.append(f"none of {counted(len(sets), 'backup set')} is complete" if sets else "it has no backup set")
@@ -103,7 +103,7 @@ def _judge(
         server=server,
         newest_complete=newest,
         unusable=tuple(unusable),
-        newest_whole=whole,
+        newest_usable=usable,
         problems=tuple(problems),
         notes=shown,
     )
@@ -124,7 +124,9 @@ def _complete(repository: Repository, sets: list[ListedSet], now: datetime, note
         notes.append(f"backup set {found.id} is partial: missing {first_of(absent, _NAMED)}")
 
 
-def _whole(older: Iterator[BackupSet], unusable: list[tuple[SetMember, str]], members: SetMembers) -> BackupSet | None:
+def _newest_usable(
+    older: Iterator[BackupSet], unusable: list[tuple[SetMember, str]], members: SetMembers
+) -> BackupSet | None:
     """Return the newest of these sets whose backups can all be used, among the first few."""
     # A database whose newest backup fails often fails in older sets too: its series ends the search of a set at once.
     doubtful = {member.parsed_series for member, _ in unusable}

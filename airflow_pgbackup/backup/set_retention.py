@@ -27,8 +27,8 @@ class ServerSets:
 
     :param note: takes a line for people about a set that cannot be read.
     :ivar newest_complete: by server, the newest set that is complete.
-    :ivar newest_whole: by server, the newest complete set whose backups all exist and have not failed: an older one, if
-        somebody removed a backup of the newest, or one failed its verification.
+    :ivar newest_usable: by server, the newest complete set whose backups all exist and have not failed: an older one,
+        if somebody removed a backup of the newest, or one failed its verification.
     :ivar unjudged: by server, why its newest complete set is unknown: the store refuses to read a newer one.
     """
 
@@ -37,7 +37,7 @@ class ServerSets:
     note: Callable[[str], None]
     listed: Mapping[str, Sequence[ListedSet]]
     newest_complete: dict[str, BackupSet] = field(default_factory=dict)
-    newest_whole: dict[str, BackupSet] = field(default_factory=dict)
+    newest_usable: dict[str, BackupSet] = field(default_factory=dict)
     _newest_backup: dict[Series, datetime] = field(default_factory=dict)
     unjudged: dict[str, str] = field(default_factory=dict)
     _unread: list[BackupSet] = field(default_factory=list)
@@ -107,13 +107,13 @@ class ServerSets:
                     break
                 read += 1
                 try:
-                    whole = reader.are_usable(content.members)
+                    usable = reader.are_usable(content.members)
                 except RepositoryError as error:  # of one backup: the set is kept, and so is the next one
                     note(f"backup set {content.location}: a backup of it cannot be read: {error.message}")
                     found._unread.append(content)
                     continue
-                if whole:
-                    found.newest_whole[server] = content
+                if usable:
+                    found.newest_usable[server] = content
                     break
         return found
 
@@ -126,7 +126,7 @@ class ServerSets:
         }
         kept |= {
             (member.parsed_series, member.id): f"in the newest complete set {one.id} that has all its backups"
-            for one in self.newest_whole.values()
+            for one in self.newest_usable.values()
             for member in one.members
         }
         return kept | {
@@ -135,12 +135,12 @@ class ServerSets:
             for member in one.members
         }
 
-    def whole_members(self) -> dict[tuple[Series, str], SetMember]:
+    def usable_members(self) -> dict[tuple[Series, str], SetMember]:
         """Return the members of the newest sets whose backups all exist and have not failed."""
-        return {(one.parsed_series, one.id): one for found in self.newest_whole.values() for one in found.members}
+        return {(one.parsed_series, one.id): one for found in self.newest_usable.values() for one in found.members}
 
     def members_before_newest(self, backups: Sequence[Backup]) -> set[tuple[Series, str]]:
-        """Return the members of each server's last complete set before its newest whole one, of those sets whose
+        """Return the members of each server's last complete set before its newest usable one, of those sets whose
         backups all exist and have not failed: what the server has if a backup of the newest fails.
 
         :param backups: those of some series; members in others are taken to exist.
@@ -148,7 +148,7 @@ class ServerSets:
         known = {backup.series for backup in backups}
         usable = {(backup.series, backup.id) for backup in backups if counts(backup, None)}
         found = set[tuple[Series, str]]()
-        for server, newest in self.newest_whole.items():
+        for server, newest in self.newest_usable.items():
             for one in self.listed[server]:
                 content = self._read(one) if one.started_at < newest.started_at else None
                 if content is None or content.status != "complete":

@@ -69,7 +69,7 @@ class Work:
             return
         done = [one["name"] for one in restored if isinstance(one, dict) and one.get("outcome") in _RESTORED]
         self.databases = [*done, *(one for one in restored if isinstance(one, str))]
-        self.rows = _whole(result.get("rows"))
+        self.rows = _as_int(result.get("rows"))
 
 
 def lineage(work: Work, *, rows: int | None = None, failed: bool = False) -> OperatorLineage[Any, Any]:
@@ -92,7 +92,7 @@ def lineage(work: Work, *, rows: int | None = None, failed: bool = False) -> Ope
         namespace, name = artifact(work.wrote)
         size = work.wrote.get("size")
         files = None if work.wrote.get("format") == "directory" else 1
-        facet = statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=_whole(size), fileCount=files)
+        facet = statistics.OutputStatisticsOutputDatasetFacet(rowCount=rows, size=_as_int(size), fileCount=files)
         outputs.append(OutputDataset(namespace, name, outputFacets={"outputStatistics": facet}, facets=_schema(work)))
     if work.database is not None:
         host, port, database = work.database
@@ -131,7 +131,7 @@ def _quality(work: Work) -> dict[str, Any]:
         "dataQualityAssertions": assertions.DataQualityAssertionsDatasetFacet(assertions=[assertion])
     }
     if seen.tables:
-        rows, size = sum(table.rows for table in seen.tables), _whole(work.read and work.read.get("size"))
+        rows, size = sum(table.rows for table in seen.tables), _as_int(work.read and work.read.get("size"))
         facets["dataQualityMetrics"] = metrics.DataQualityMetricsInputDatasetFacet(
             rowCount=rows, bytes=size, columnMetrics={}
         )
@@ -159,5 +159,5 @@ def _schema(work: Work) -> dict[str, Any]:
     return {"schema": schema.SchemaDatasetFacet(fields=fields)}
 
 
-def _whole(value: object) -> int | None:
+def _as_int(value: object) -> int | None:
     return value if type(value) is int else None

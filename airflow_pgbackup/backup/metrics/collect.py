@@ -147,10 +147,10 @@ def _of_sets(repository: Repository, members: SetMembers, now: datetime) -> _Sam
     samples: _Samples = []
     for one in judge_sets(repository, None, LONGEST, now, members):
         labels = {"series": f"{encode_segment(one.server)}/@sets", "server": one.server}
-        whole = one.newest_whole
-        samples.append(("pgbackup_complete_set_timestamp_seconds", labels, _unix(whole.started_at) if whole else 0))
-        if whole:
-            samples.append(("pgbackup_complete_set_databases", labels, len(whole.databases)))
+        usable = one.newest_usable
+        samples.append(("pgbackup_complete_set_timestamp_seconds", labels, _unix(usable.started_at) if usable else 0))
+        if usable:
+            samples.append(("pgbackup_complete_set_databases", labels, len(usable.databases)))
         if one.newest_complete:
             missing = sum(why == MISSING for _, why in one.unusable)
             samples += [

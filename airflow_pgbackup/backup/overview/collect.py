@@ -249,7 +249,7 @@ def _without_backup(series: Series, target: Target, reason: str) -> SeriesStatus
 
 
 def _of_sets(sets: ServerSets, server: str) -> SetStatus:
-    newest, complete = sets.newest(server), sets.newest_whole.get(server)
+    newest, complete = sets.newest(server), sets.newest_usable.get(server)
     newest_complete = sets.newest_complete.get(server)
     assert newest is not None  # noqa: S101  the caller has it
     missing: Iterable[tuple[str, str]] = ((one.database, one.reason) for one in newest.missing)

@@ -69,8 +69,9 @@ def choose_set(
     return found[0]
 
 
-def intact_set(repository: Repository, server: str, *, before: datetime) -> ListedSet | None:
-    """Return the newest complete set that started before a time and of which no backup has failed; None: none.
+def older_set(repository: Repository, server: str, *, before: datetime) -> ListedSet | None:
+    """Return the newest complete set that started before a time and of which no backup has failed; None if there is
+    none.
 
     :raises RepositoryError: the store did not answer.
     """

@@ -14,7 +14,7 @@ from airflow_pgbackup.backup.restore.preconditions import require_empty
 from airflow_pgbackup.backup.restore.request import require_may_create
 from airflow_pgbackup.backup.restore.retry_marker import RetryMarker, find_marker, request_digest
 from airflow_pgbackup.backup.series_selection import nearest
-from airflow_pgbackup.backup.sets.choose_set import intact_set
+from airflow_pgbackup.backup.sets.choose_set import older_set
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError, VerificationFailed
 from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -151,7 +151,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
         for evidence in read
         if evidence and not counts(evidence.backup, None)
     ]:
-        older = intact_set(repository, found.server, before=found.started_at)
+        older = older_set(repository, found.server, before=found.started_at)
         raise VerificationFailed(
             f"{counted(len(failed), 'backup')} of set {found.location} cannot be used: {'; '.join(failed[:NAMED])}",
             hint=f"{f'Restore set {older.id}' if older else 'Choose another set'}, or select the other databases with "
