@@ -108,9 +108,9 @@ class Expected:
 class Checked:
     """A checked artifact.
 
-    :ivar marks: by key.
-    :ivar path: of a private copy, if one was made: decrypted, if there are identities.
-    :ivar identities: decrypt the stream of an encrypted artifact.
+    :param marks: by key.
+    :param path: of a private copy, if one was made: decrypted, if there are identities.
+    :param identities: decrypt the stream of an encrypted artifact.
     """
 
     repository: Repository

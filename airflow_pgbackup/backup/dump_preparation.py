@@ -26,9 +26,9 @@ from airflow_pgbackup.wording import parameter
 class PreparedDump:
     """A source that can be dumped, and how.
 
-    :ivar options: fitted to the source.
-    :ivar left_out: what pg_dumpall will not dump; None for nothing.
-    :ivar max_replay_lag: of a standby, in seconds; None for any.
+    :param options: fitted to the source.
+    :param left_out: what pg_dumpall will not dump; None for nothing.
+    :param max_replay_lag: of a standby, in seconds; None for any.
     """
 
     source: Source

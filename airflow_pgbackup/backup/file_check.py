@@ -28,8 +28,8 @@ from airflow_pgbackup.repository.manifest import Artifact, FileDigest, Manifest
 class FileCheck:
     """Reads the files of an artifact, several at a time, compares them with the manifest, and copies them.
 
-    :ivar path: of the copy; None makes none.
-    :ivar copied: the artifact as it is in the copy: decrypted, if there are identities.
+    :param path: of the copy; None makes none.
+    :param copied: the artifact as it is in the copy: decrypted, if there are identities.
     """
 
     repository: Repository

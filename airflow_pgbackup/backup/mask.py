@@ -43,9 +43,9 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_.]*")
 class MaskReport:
     """What :func:`check_rules` found.
 
-    :ivar problems: why the rules do not fit the database; a refresh would fail.
-    :ivar personal: columns that look personal and are kept, without a rule that names them.
-    :ivar masked: how many columns are masked.
+    :param problems: why the rules do not fit the database; a refresh would fail.
+    :param personal: columns that look personal and are kept, without a rule that names them.
+    :param masked: how many columns are masked.
     """
 
     problems: tuple[str, ...]

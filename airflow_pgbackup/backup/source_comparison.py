@@ -18,9 +18,9 @@ _UNKNOWN = ("filters", "extra_args")
 class SourceComparison:
     """The result of a comparison.
 
-    :ivar differences: a line for each table whose number of rows in the archive differs.
-    :ivar compared: the number of tables that were compared.
-    :ivar not_compared: the number of tables that the archive may lack because of the dump's options.
+    :param differences: a line for each table whose number of rows in the archive differs.
+    :param compared: the number of tables that were compared.
+    :param not_compared: the number of tables that the archive may lack because of the dump's options.
     """
 
     differences: Sequence[str]

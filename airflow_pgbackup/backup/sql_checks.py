@@ -63,8 +63,8 @@ class SqlCheck:
 class CheckOutcome:
     """The outcome of one check.
 
-    :ivar result: ``pass``, ``fail``, or ``notproven``: the check itself could not run.
-    :ivar detail: one line, as the server wrote it: escape it before it is shown.
+    :param result: ``pass``, ``fail``, or ``notproven``: the check itself could not run.
+    :param detail: one line, as the server wrote it: escape it before it is shown.
     """
 
     check: SqlCheck

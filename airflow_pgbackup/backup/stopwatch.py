@@ -14,7 +14,7 @@ class Stopwatch:
     The end is the beginning plus what the monotonic clock has counted. So if the wall clock jumps in between, the end
     is not before the beginning, which no manifest and no verification may say.
 
-    :ivar started_at: aware, UTC.
+    :param started_at: aware, UTC.
     """
 
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))

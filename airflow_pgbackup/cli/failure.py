@@ -51,10 +51,10 @@ INTERRUPTED = "Interrupted"
 class Failure:
     """What ended a command.
 
-    :ivar kind: the class of the error in :mod:`airflow_pgbackup.errors`; Interrupted; InternalError; else that of
+    :param kind: the class of the error in :mod:`airflow_pgbackup.errors`; Interrupted; InternalError; else that of
         Python or of a library, such as OSError.
-    :ivar problems: all that a verification found, or that is wrong with a file of the user.
-    :ivar lines: the message in several lines, if the error has several problems.
+    :param problems: all that a verification found, or that is wrong with a file of the user.
+    :param lines: the message in several lines, if the error has several problems.
     """
 
     kind: str

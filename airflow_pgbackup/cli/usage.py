@@ -15,7 +15,10 @@ from airflow_pgbackup.text import printable, printable_json
 
 
 class UsageError(ConfigurationError):
-    """:param parser: the one that refused the arguments."""
+    """The arguments are invalid; argparse's own message.
+
+    :param parser: the one that refused the arguments.
+    """
 
     def __init__(self, parser: argparse.ArgumentParser, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint or f"Run {parser.prog} --help to see the arguments.")

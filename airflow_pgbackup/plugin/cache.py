@@ -43,12 +43,15 @@ says to reload the page."""
 
 @dataclass(frozen=True)
 class Reading(Generic[T]):
-    """:param value: the last one that was read; None: nothing yet.
+    """What a page knows of a repository now.
+
+    :param value: the last one that was read; None: nothing yet.
     :param age: of the value, seconds.
     :param problem: why the last attempt failed.
     :param running: whether it is being read now.
     :param running_for: seconds since that began.
-    :param old: whether the value is older than a page may show without a remark: there is no newer one yet."""
+    :param old: whether the value is older than a page may show without a remark: there is no newer one yet.
+    """
 
     value: T | None
     age: float

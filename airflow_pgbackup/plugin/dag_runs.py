@@ -48,8 +48,8 @@ class Refused(Exception):
 class StartedRun:
     """A DAG run that an action made.
 
-    :ivar state: its state, as Airflow names it.
-    :ivar conf: the params that the action gave.
+    :param state: its state, as Airflow names it.
+    :param conf: the params that the action gave.
     """
 
     dag_id: str

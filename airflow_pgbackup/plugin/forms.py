@@ -34,10 +34,10 @@ _NONCE = re.compile("[0-9a-f]{16}")
 class Action:
     """What a button of the page does.
 
-    :ivar name: in its URL and its setting.
-    :ivar noun: what a run does, a title.
-    :ivar label: of the button.
-    :ivar about: what a run does, for the button's tooltip.
+    :param name: in its URL and its setting.
+    :param noun: what a run does, a title.
+    :param label: of the button.
+    :param about: what a run does, for the button's tooltip.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Chosen:
 class Button:
     """A form with one button.
 
-    :ivar token: for its hidden field.
+    :param token: for its hidden field.
     """
 
     action: Action

@@ -127,8 +127,11 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """:param backups: by series, newest first in each.
-    :param foreign: keys that are not ours, the first hundred."""
+    """The backups and leftovers that a listing shows.
+
+    :param backups: by series, newest first in each.
+    :param foreign: keys that are not ours, the first hundred.
+    """
 
     backups: tuple[Backup, ...]
     leftovers: tuple[Leftover, ...] = ()

@@ -44,8 +44,11 @@ from airflow_pgbackup.wording import parameter, parameters
 
 
 class Period(NamedTuple):
-    """:param key: a local time as the number of its period.
-    :param label: the same period for people."""
+    """One period of a rule.
+
+    :param key: a local time as the number of its period.
+    :param label: the same period for people.
+    """
 
     key: Callable[[datetime], int]
     label: str
@@ -134,7 +137,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """:param reasons: why it is kept, one text per rule; or the one reason why it is not."""
+    """Whether a backup is kept, and why.
+
+    :param reasons: why it is kept, one text per rule; or the one reason why it is not.
+    """
 
     backup: Backup
     keep: bool

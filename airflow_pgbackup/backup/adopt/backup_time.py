@@ -21,11 +21,13 @@ _ZONES = timedelta(hours=26)  # between the two time zones that are farthest apa
 
 @dataclass(frozen=True)
 class BackupTime:
-    """:ivar at: aware, UTC, whole seconds.
-    :ivar source: :data:`HEADER`, :data:`NAME` or :data:`MTIME`.
-    :ivar note: why a better source was not used, or what to be careful about; None for nothing.
-    :ivar by_file: the day is that of the file, which a copy changes.
-    :ivar guessed: the name only gives a month, and nothing gives the day: `at` is the first.
+    """When a dump was made, and how that is known.
+
+    :param at: aware, UTC, whole seconds.
+    :param source: :data:`HEADER`, :data:`NAME` or :data:`MTIME`.
+    :param note: why a better source was not used, or what to be careful about; None for nothing.
+    :param by_file: the day is that of the file, which a copy changes.
+    :param guessed: the name only gives a month, and nothing gives the day: `at` is the first.
     """
 
     at: datetime

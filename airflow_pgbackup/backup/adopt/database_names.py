@@ -72,8 +72,11 @@ def _naming(part: str, *, after_time: bool = False) -> str | None:
 
 @dataclass(frozen=True)
 class Label:
-    """:ivar database: its name.
-    :ivar source: ``name``, ``--database`` or ``--database-pattern``."""
+    """The database of a dump, and how it is known.
+
+    :param database: its name.
+    :param source: ``name``, ``--database`` or ``--database-pattern``.
+    """
 
     database: str
     source: str

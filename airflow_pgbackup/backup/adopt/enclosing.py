@@ -31,8 +31,11 @@ class Enclosing:
 
     @classmethod
     def of_prefix(cls, parts: Sequence[str], open_above: Callable[[Sequence[str]], Repository]) -> Enclosing:
-        """:param parts: segments of a bucket's prefix.
-        :param open_above: opens the store at the first of them."""
+        """Return the repositories that may enclose a prefix of a bucket.
+
+        :param parts: segments of a bucket's prefix.
+        :param open_above: opens the store at the first of them.
+        """
         places = []
         for count in range(len(parts)):
             try:

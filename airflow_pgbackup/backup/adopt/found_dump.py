@@ -36,10 +36,10 @@ _END_OF_TAR = bytes(1024)
 class FoundDump:
     """A dump in a source.
 
-    :ivar files: of a directory, or one.
-    :ivar seen: the same files, as they were when they were read.
-    :ivar scope: of a script by pg_dumpall, one of :data:`.layout.SCOPES`; None: all of a cluster.
-    :ivar kinds: as in :attr:`.Dump.kinds`, of a script too.
+    :param files: of a directory, or one.
+    :param seen: the same files, as they were when they were read.
+    :param scope: of a script by pg_dumpall, one of :data:`.layout.SCOPES`; None: all of a cluster.
+    :param kinds: as in :attr:`.Dump.kinds`, of a script too.
     """
 
     source: Source

@@ -44,11 +44,11 @@ _MOST_OFFSET = 14 * 60  # minutes: of Kiribati
 class Moment:
     """A time that a name gives.
 
-    :ivar at: aware, UTC. If the name has no time of day, noon in the zone: most other zones have the same date then.
-    :ivar earliest: the first moment that the name can mean. With only an hour, that of its day: the number may count
+    :param at: aware, UTC. If the name has no time of day, noon in the zone: most other zones have the same date then.
+    :param earliest: the first moment that the name can mean. With only an hour, that of its day: the number may count
         the dumps of a day.
-    :ivar latest: the last.
-    :ivar zone: that the name gives.
+    :param latest: the last.
+    :param zone: that the name gives.
     """
 
     at: datetime

@@ -51,10 +51,10 @@ _TIME = re.compile(
 class NameTime:
     """A time in a name.
 
-    :ivar pattern: that gives it, as ``--time-pattern`` takes it.
-    :ivar span: start and end of it in the name.
-    :ivar own: it is in the name of the file, not only in those of the directories above it.
-    :ivar given: the pattern was given, not detected.
+    :param pattern: that gives it, as ``--time-pattern`` takes it.
+    :param span: start and end of it in the name.
+    :param own: it is in the name of the file, not only in those of the directories above it.
+    :param given: the pattern was given, not detected.
     """
 
     moment: Moment
@@ -66,7 +66,7 @@ class NameTime:
 
 @dataclass(frozen=True)
 class Ambiguous:
-    """A name that several patterns fit, with different dates; nothing in the run decides. :ivar patterns: those."""
+    """A name that several patterns fit, with different dates; nothing in the run decides. :param patterns: those."""
 
     patterns: tuple[str, ...]
     span: tuple[int, int]

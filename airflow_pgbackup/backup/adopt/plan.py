@@ -21,12 +21,12 @@ _MANY_SERIES = 5
 class PlannedDump:
     """A dump, and the backup that it becomes.
 
-    :ivar time: when it was made.
-    :ivar name_time: the time in its name; None without one.
-    :ivar database_from: ``dump``, ``name``, ``--database`` or ``--database-pattern``.
-    :ivar present: the repository has it.
-    :ivar notes: what somebody should look at.
-    :ivar stem: see :func:`.stem`.
+    :param time: when it was made.
+    :param name_time: the time in its name; None without one.
+    :param database_from: ``dump``, ``name``, ``--database`` or ``--database-pattern``.
+    :param present: the repository has it.
+    :param notes: what somebody should look at.
+    :param stem: see :func:`.stem`.
     """
 
     dump: FoundDump
@@ -71,9 +71,9 @@ class PlannedDump:
 class Skipped:
     """A file that is not adopted.
 
-    :ivar name: its path below the source.
-    :ivar unreadable: it may be a dump.
-    :ivar named: the user named it.
+    :param name: its path below the source.
+    :param unreadable: it may be a dump.
+    :param named: the user named it.
     """
 
     name: str
@@ -89,8 +89,11 @@ class Skipped:
 
 @dataclass
 class Plan:
-    """:ivar dumps: ordered by series and time.
-    :ivar skipped: in the order in which they were found."""
+    """What adopt will do with each dump.
+
+    :ivar dumps: ordered by series and time.
+    :ivar skipped: in the order in which they were found.
+    """
 
     repository: Repository
     server: str

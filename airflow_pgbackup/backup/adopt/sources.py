@@ -33,7 +33,7 @@ _MAGIC = re.compile(r"[*?\[]")
 class Seen:
     """A file as it was when it was opened.
 
-    :ivar identity: compares equal as long as nothing was written to it and nothing was put in its place.
+    :param identity: compares equal as long as nothing was written to it and nothing was put in its place.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may be a dump. :ivar name: its path below the source. :ivar members: of a directory dump, else None."""
+    """What may be a dump. :param name: its path below the source. :ivar members: of a directory dump, else None."""
 
     name: str
     members: tuple[str, ...] | None = None

@@ -18,17 +18,17 @@ from airflow_pgbackup.wording import parameter
 class RestorabilityProblem:
     """One kind of problem.
 
-    :ivar code: as in :class:`~airflow_pgbackup.backup.findings.Finding`.
-    :ivar severity: ``error``: what was read proves that the next dump or restore fails or loses something;
+    :param code: as in :class:`~airflow_pgbackup.backup.findings.Finding`.
+    :param severity: ``error``: what was read proves that the next dump or restore fails or loses something;
         ``warning``: it does so under conditions that the catalogs do not show.
-    :ivar message: what was found; ``{}`` stands for the objects.
-    :ivar consequence: what happens in a restore.
-    :ivar hint: what to do, with the statement; ``{}`` stands for the objects,
+    :param message: what was found; ``{}`` stands for the objects.
+    :param consequence: what happens in a restore.
+    :param hint: what to do, with the statement; ``{}`` stands for the objects,
         ``{options[no_comments]}`` for an option.
-    :ivar example: statements that create the problem; () if that takes more than SQL, which `condition` then describes.
-    :ivar fix: statements that remove the problem of the example.
-    :ivar objects: the finding's objects in the example.
-    :ivar condition: what the example needs beside its statements.
+    :param example: statements that create the problem; () if that takes more than SQL; see `condition`.
+    :param fix: statements that remove the problem of the example.
+    :param objects: the finding's objects in the example.
+    :param condition: what the example needs beside its statements.
     """
 
     code: str

@@ -71,7 +71,7 @@ _NEVER = "pg_dumpall never dumps them"
 class Omission:
     """A part of a cluster that the dump will lack.
 
-    :ivar hint: for the log, what dumps it.
+    :param hint: for the log, what dumps it.
     """
 
     what: str

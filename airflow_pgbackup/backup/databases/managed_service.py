@@ -45,12 +45,12 @@ select distinct 'setting ' || name from pg_catalog.unnest(%(settings)s::text[]) 
 class ManagedService:
     """A managed PostgreSQL service.
 
-    :ivar name: ``Amazon RDS for PostgreSQL``.
-    :ivar marks: by which it is recognized, ``role rds_superuser``; two of them are enough.
-    :ivar required: a mark without which it is another service.
-    :ivar databases: the service's own databases, which hold nothing of its users.
-    :ivar roles: the service's own roles.
-    :ivar extensions: those that other servers cannot create.
+    :param name: ``Amazon RDS for PostgreSQL``.
+    :param marks: by which it is recognized, ``role rds_superuser``; two of them are enough.
+    :param required: a mark without which it is another service.
+    :param databases: the service's own databases, which hold nothing of its users.
+    :param roles: the service's own roles.
+    :param extensions: those that other servers cannot create.
     """
 
     name: str
@@ -76,7 +76,10 @@ def _service(
     required: str | None = None,
     admins: tuple[str, ...] = (),
 ) -> ManagedService:
-    """:param admins: roles that the service creates for its users, who own what these own."""
+    """Return a service with the marks by which it is known.
+
+    :param admins: roles that the service creates for its users, who own what these own.
+    """
     marks = {
         *(f"role {each}" for each in admins),
         *(f"role {each}" for each in roles),

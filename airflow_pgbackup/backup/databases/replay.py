@@ -39,12 +39,12 @@ _POLL = 0.2  # seconds
 class Replay:
     """The replay of a standby.
 
-    :ivar lag_bytes: WAL that the primary has written, as far as the standby knows, and the standby has not replayed;
+    :param lag_bytes: WAL that the primary has written, as far as the standby knows, and the standby has not replayed;
         None if it knows nothing, like one that reads only archived WAL.
-    :ivar lag_seconds: age of the data. It is 0 if all WAL is replayed while the WAL receiver is connected, however long
-        ago the primary last wrote; else the time since the last replayed transaction; None if none was replayed.
-    :ivar reported: False if the server has no functions that report its replay, like Amazon Aurora, whose readers share
-        the writer's storage.
+    :param lag_seconds: age of the data. It is 0 if all WAL is replayed while the WAL receiver is connected, however
+        long ago the primary last wrote; else the time since the last replayed transaction; None if none was replayed.
+    :param reported: False if the server has no functions that report its replay, like Amazon Aurora, whose readers
+        share the writer's storage.
     """
 
     lag_bytes: int | None

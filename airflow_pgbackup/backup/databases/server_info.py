@@ -23,11 +23,11 @@ SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.pg_is_i
 class ServerInfo:
     """A server, and the privileges of the connection's role.
 
-    :ivar superuser: the role is a superuser.
-    :ivar may_create: the role may create databases.
-    :ivar user: the role's name.
-    :ivar locks: the number of locks that the lock table can hold.
-    :ivar extensions: available extensions with their default versions.
+    :param superuser: the role is a superuser.
+    :param may_create: the role may create databases.
+    :param user: the role's name.
+    :param locks: the number of locks that the lock table can hold.
+    :param extensions: available extensions with their default versions.
     """
 
     version_num: int

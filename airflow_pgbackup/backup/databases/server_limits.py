@@ -24,10 +24,10 @@ _ROLES: LiteralString = "select rolname from pg_catalog.pg_roles where rolname =
 class ServerLimits:
     """The parts of a server that a dump has to leave out.
 
-    :ivar service: the managed service; None for an ordinary server, of which nothing is left out.
-    :ivar role_passwords: whether the user may read the roles' passwords; not asked of an ordinary server.
-    :ivar service_databases: databases of this server that belong to the service.
-    :ivar service_roles: roles of this server that belong to the service.
+    :param service: the managed service; None for an ordinary server, of which nothing is left out.
+    :param role_passwords: whether the user may read the roles' passwords; not asked of an ordinary server.
+    :param service_databases: databases of this server that belong to the service.
+    :param service_roles: roles of this server that belong to the service.
     """
 
     service: ManagedService | None

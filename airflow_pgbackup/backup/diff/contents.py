@@ -35,10 +35,10 @@ Table = tuple[str | None, str, str]
 class Contents:
     """The data of a table of contents.
 
-    :ivar tables: all of them, with data or without.
-    :ivar sizes: bytes that each table's data takes in the artifact; None where only the artifact's data shows it.
-    :ivar locale: of the database; None where the dump has no CREATE DATABASE.
-    :ivar is_checked: its digest was compared with the manifest.
+    :param tables: all of them, with data or without.
+    :param sizes: bytes that each table's data takes in the artifact; None where only the artifact's data shows it.
+    :param locale: of the database; None where the dump has no CREATE DATABASE.
+    :param is_checked: its digest was compared with the manifest.
     """
 
     database: str

@@ -26,7 +26,10 @@ _OF_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 
 @dataclass(frozen=True)
 class Definitions:
-    """:ivar unchanged: how many are equal; None where they were not compared."""
+    """The differences of definitions.
+
+    :param unchanged: how many are equal; None where they were not compared.
+    """
 
     changes: tuple[DefinitionChange, ...]
     unchanged: int | None

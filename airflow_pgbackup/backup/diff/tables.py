@@ -27,10 +27,10 @@ _COUNTING = LEVELS[LEVELS.index("archive") :]
 class Counted:
     """Rows of each table that has data.
 
-    :ivar digests: of the rows, None where there is none.
-    :ivar source: who counted them.
-    :ivar complete: a table that is not in it does not exist: the options of the dump leave out no rows.
-    :ivar with_extensions: it has the rows that the dump has of extensions' tables.
+    :param digests: of the rows, None where there is none.
+    :param source: who counted them.
+    :param complete: a table that is not in it does not exist: the options of the dump leave out no rows.
+    :param with_extensions: it has the rows that the dump has of extensions' tables.
     """
 
     rows: Mapping[Table, int]
@@ -66,7 +66,10 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
 
 @dataclass(frozen=True)
 class Tables:
-    """:ivar unchanged: how many are equal; None where the tables were not compared."""
+    """The differences of tables.
+
+    :param unchanged: how many are equal; None where the tables were not compared.
+    """
 
     changes: tuple[TableChange, ...]
     unchanged: int | None

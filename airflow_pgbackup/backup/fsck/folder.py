@@ -44,9 +44,12 @@ class FolderContext:
 
 @dataclass
 class Checked:
-    """:ivar files: files of the artifact that exist with the right size, with their entries, by key.
+    """What the check of one folder found.
+
+    :ivar files: files of the artifact that exist with the right size, with their entries, by key.
     :ivar uuid: the repository that the manifest names.
-    :ivar system_identifier: of the server that it names."""
+    :ivar system_identifier: of the server that it names.
+    """
 
     findings: Findings = field(default_factory=Findings)
     files: dict[str, tuple[FileDigest, Entry]] = field(default_factory=dict)

@@ -29,8 +29,8 @@ from airflow_pgbackup.repository.set_layout import split_set_key
 class Folder:
     """The folder of a backup.
 
-    :ivar entries: its files, by their paths in it.
-    :ivar special: what is not a regular file, or has a name that is not a key.
+    :param entries: its files, by their paths in it.
+    :param special: what is not a regular file, or has a name that is not a key.
     """
 
     series: Series
@@ -51,11 +51,11 @@ class Folder:
 class Inventory:
     """What a repository holds.
 
-    :ivar folders: by their keys, sorted.
-    :ivar elsewhere: other keys, but for repository.json and backup sets.
-    :ivar listed: the folders that were listed with all that is below them; the root, which is ``""``, if nothing
+    :param folders: by their keys, sorted.
+    :param elsewhere: other keys, but for repository.json and backup sets.
+    :param listed: the folders that were listed with all that is below them; the root, which is ``""``, if nothing
         failed.
-    :ivar sets: the files of backup sets, sorted by key.
+    :param sets: the files of backup sets, sorted by key.
     """
 
     folders: Mapping[str, Folder]

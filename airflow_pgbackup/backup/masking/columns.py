@@ -59,12 +59,12 @@ _COLUMNS = """
 class Column:
     """A column.
 
-    :ivar type: as ``format_type`` writes it, with the schema where it is needed.
-    :ivar base: the name of the type below domains; of an array that of its elements: ``varchar``, ``int4``.
-    :ivar length: of ``varchar(n)`` and ``char(n)``, else 0.
-    :ivar digits: before the point of ``numeric(p, s)``, negative if it has room for none; else 0.
-    :ivar generated: the server computes it.
-    :ivar partition_key: it decides to which partition a row belongs.
+    :param type: as ``format_type`` writes it, with the schema where it is needed.
+    :param base: the name of the type below domains; of an array that of its elements: ``varchar``, ``int4``.
+    :param length: of ``varchar(n)`` and ``char(n)``, else 0.
+    :param digits: before the point of ``numeric(p, s)``, negative if it has room for none; else 0.
+    :param generated: the server computes it.
+    :param partition_key: it decides to which partition a row belongs.
     """
 
     schema: str
@@ -94,10 +94,10 @@ class Column:
 class Table:
     """A table.
 
-    :ivar partitioned: it has no rows of its own.
-    :ivar exempt: it belongs to an extension, and a dump contains no rows of it or only rows that are not about people,
+    :param partitioned: it has no rows of its own.
+    :param exempt: it belongs to an extension, and a dump contains no rows of it or only rows that are not about people,
         so wildcards do not match it.
-    :ivar parents: oids of the tables that it inherits from, or whose partition it is.
+    :param parents: oids of the tables that it inherits from, or whose partition it is.
     """
 
     oid: int

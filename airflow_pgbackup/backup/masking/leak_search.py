@@ -34,9 +34,9 @@ _FEW = 100
 class Place:
     """Where values can be found.
 
-    :ivar text: ``column public.ticket.body``.
-    :ivar advice: what to do if one is; ``{column}`` stands for the masked column it comes from.
-    :ivar may_contain: the masked columns whose values may be there.
+    :param text: ``column public.ticket.body``.
+    :param advice: what to do if one is; ``{column}`` stands for the masked column it comes from.
+    :param may_contain: the masked columns whose values may be there.
     """
 
     text: str

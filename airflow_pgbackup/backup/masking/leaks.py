@@ -35,10 +35,10 @@ _OF_LARGE_OBJECT = "leave them out with large_objects: drop"
 class Leak:
     """A place in the copy with values of the source.
 
-    :ivar place: ``column public.ticket.body``, ``statistics of public.customer.email``, ``large object 16401``, …
-    :ivar column: the masked column that the values come from.
-    :ivar count: how many of its samples were found there.
-    :ivar advice: what to do about it.
+    :param place: ``column public.ticket.body``, ``statistics of public.customer.email``, ``large object 16401``, …
+    :param column: the masked column that the values come from.
+    :param count: how many of its samples were found there.
+    :param advice: what to do about it.
     """
 
     place: str

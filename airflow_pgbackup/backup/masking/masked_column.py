@@ -24,9 +24,9 @@ class Misfit(Exception):
 class Masked:
     """A column with its rule.
 
-    :ivar length: the longest text that it, and every column that refers to it, can hold; 0: any.
-    :ivar unique: whether masks of different values must differ.
-    :ivar distinct: whether its fakes carry digits of a hash, as a column with the same fake must be unique.
+    :param length: the longest text that it, and every column that refers to it, can hold; 0: any.
+    :param unique: whether masks of different values must differ.
+    :param distinct: whether its fakes carry digits of a hash, as a column with the same fake must be unique.
     """
 
     column: Column

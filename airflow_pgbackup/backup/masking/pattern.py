@@ -14,8 +14,8 @@ _PART = re.compile(r'"((?:[^"]|"")*)"|([^".\s]+)')
 class _Part:
     """A name, or one with wildcards.
 
-    :ivar pieces: of one with wildcards, what is between its ``*``.
-    :ivar specificity: 2 for a name, 1 with wildcards, 0 for ``*``.
+    :param pieces: of one with wildcards, what is between its ``*``.
+    :param specificity: 2 for a name, 1 with wildcards, 0 for ``*``.
     """
 
     name: str
@@ -61,9 +61,9 @@ class ColumnPattern:
 
     Outside of double quotes, letters are folded to lower case, ``*`` stands for any characters and ``?`` for one.
 
-    :ivar text: as the user wrote it.
-    :ivar names: schema, table and column of one without wildcards; empty for others.
-    :ivar specificity: of its three parts, see :class:`_Part`.
+    :param text: as the user wrote it.
+    :param names: schema, table and column of one without wildcards; empty for others.
+    :param specificity: of its three parts, see :class:`_Part`.
     """
 
     text: str

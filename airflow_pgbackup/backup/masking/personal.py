@@ -29,9 +29,9 @@ _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_P
 class Kind:
     """A kind of personal data.
 
-    :ivar name: as people call it.
-    :ivar rules: what masks it; the first that fits the column.
-    :ivar types: of the columns that can hold it.
+    :param name: as people call it.
+    :param rules: what masks it; the first that fits the column.
+    :param types: of the columns that can hold it.
     """
 
     name: str
@@ -102,7 +102,7 @@ _CARD = re.compile(r"[3-6]\d{3}(?:[ -]?\d){9,15}")
 class Suspect:
     """A column that looks personal.
 
-    :ivar reason: ``named like mail addresses``, ``holds mail addresses``.
+    :param reason: ``named like mail addresses``, ``holds mail addresses``.
     """
 
     column: Column

@@ -21,12 +21,12 @@ _KEEP = Rule("keep")
 class Plan:
     """The rules at work.
 
-    :ivar tables: those that have rows of their own, with the masked columns of each: whose rule is not ``keep``.
-    :ivar columns: the masked columns by name, those of partitioned tables too.
-    :ivar rules: by column; that of a column without one is missing.
-    :ivar explicit: columns whose rule names them without wildcards, or names those of a parent.
-    :ivar unused: patterns that fit no column.
-    :ivar problems: why the rules cannot hold; empty if they can. They include ``unused``.
+    :param tables: those that have rows of their own, with the masked columns of each: whose rule is not ``keep``.
+    :param columns: the masked columns by name, those of partitioned tables too.
+    :param rules: by column; that of a column without one is missing.
+    :param explicit: columns whose rule names them without wildcards, or names those of a parent.
+    :param unused: patterns that fit no column.
+    :param problems: why the rules cannot hold; empty if they can. They include ``unused``.
     """
 
     tables: Sequence[tuple[Table, Sequence[Masked]]]

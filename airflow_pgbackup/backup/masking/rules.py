@@ -27,13 +27,13 @@ UNITS = ("hour", "day", "week", "month", "quarter", "year", "decade")
 class Rule:
     """What happens to the values of a column.
 
-    :ivar fake: of ``fake``: one of :data:`FAKES`.
-    :ivar text: of ``fixed``: the value as PostgreSQL reads it; of ``sql``: the expression.
-    :ivar length: of ``hash``: hexadecimal digits; of ``generalize``: characters that are left of a text.
-    :ivar days: of ``shift``: how far at most, in either direction.
-    :ivar by: of ``shift``: the column of the same table whose value decides how far.
-    :ivar unit: of ``generalize``: one of :data:`UNITS`.
-    :ivar bucket: of ``generalize``: the width of a bucket of numbers.
+    :param fake: of ``fake``: one of :data:`FAKES`.
+    :param text: of ``fixed``: the value as PostgreSQL reads it; of ``sql``: the expression.
+    :param length: of ``hash``: hexadecimal digits; of ``generalize``: characters that are left of a text.
+    :param days: of ``shift``: how far at most, in either direction.
+    :param by: of ``shift``: the column of the same table whose value decides how far.
+    :param unit: of ``generalize``: one of :data:`UNITS`.
+    :param bucket: of ``generalize``: the width of a bucket of numbers.
     """
 
     method: Method
@@ -55,15 +55,15 @@ class Rule:
 class MaskingRules:
     """The rules of a file.
 
-    :ivar columns: in the order of the file.
-    :ivar locales: of the fakes, as Faker names them.
-    :ivar keep_large_objects: whether the copy has the large objects, which no rule can mask.
-    :ivar require_tables: whether a table of which no column has a rule is an error.
-    :ivar samples: how many values of each masked column are looked for in the copy; 0: none.
-    :ivar may_contain: columns in which those values may be found.
-    :ivar may_be_unused: patterns that need not fit a column, as of a subset they may fit what is left out.
-    :ivar parents: by partition the table it belongs to, as a subset can have the partition without that table.
-    :ivar origin: the lines of the file.
+    :param columns: in the order of the file.
+    :param locales: of the fakes, as Faker names them.
+    :param keep_large_objects: whether the copy has the large objects, which no rule can mask.
+    :param require_tables: whether a table of which no column has a rule is an error.
+    :param samples: how many values of each masked column are looked for in the copy; 0: none.
+    :param may_contain: columns in which those values may be found.
+    :param may_be_unused: patterns that need not fit a column, as of a subset they may fit what is left out.
+    :param parents: by partition the table it belongs to, as a subset can have the partition without that table.
+    :param origin: the lines of the file.
     """
 
     columns: tuple[tuple[ColumnPattern, Rule], ...]

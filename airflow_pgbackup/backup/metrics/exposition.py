@@ -20,7 +20,7 @@ class Family:
 
     :param name: ends with ``_`` and its unit where it has one.
     :param help: one sentence.
-    :ivar samples: pairs of labels and value; the labels of each pair differ from those of all others.
+    :param samples: pairs of labels and value; the labels of each pair differ from those of all others.
     """
 
     name: str

@@ -44,8 +44,11 @@ class TimelineEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesDetail:
-    """:param timeline: newest first.
-    :param total: how many backups the series has."""
+    """A series over time.
+
+    :param timeline: newest first.
+    :param total: how many backups the series has.
+    """
 
     uri: str
     now: datetime

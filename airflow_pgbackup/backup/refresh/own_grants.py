@@ -53,8 +53,8 @@ _MISSING = (
 class OwnGrants:
     """What a database has of its own, apart from its objects and rows.
 
-    :ivar database: the properties of the database itself: settings, privileges, comment, owner.
-    :ivar entries: the objects, grants and user mappings, as pg_dump lists them.
+    :param database: the properties of the database itself: settings, privileges, comment, owner.
+    :param entries: the objects, grants and user mappings, as pg_dump lists them.
     """
 
     database: DatabaseProperties

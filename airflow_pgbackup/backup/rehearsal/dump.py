@@ -28,11 +28,11 @@ def is_part(manifest: Manifest) -> bool:
 class RehearsedDump:
     """The dump that is rehearsed, with what limits the rehearsal.
 
-    :ivar artifact: a private copy of the artifact, a file or directory, that programs in the sandbox may read.
-    :ivar old_strings: its definitions are those of a session with ``standard_conforming_strings = off``.
-    :ivar deadline: seconds, for each of the restore and the readings.
-    :ivar cancel: stops all programs of the rehearsal.
-    :ivar begin: begins a step whose progress is shown, as :meth:`.RunContext.step`.
+    :param artifact: a private copy of the artifact, a file or directory, that programs in the sandbox may read.
+    :param old_strings: its definitions are those of a session with ``standard_conforming_strings = off``.
+    :param deadline: seconds, for each of the restore and the readings.
+    :param cancel: stops all programs of the rehearsal.
+    :param begin: begins a step whose progress is shown, as :meth:`.RunContext.step`.
     """
 
     artifact: Path

@@ -36,11 +36,11 @@ SKIPPED_FOREIGN = "skipped the rows of foreign tables, which a restore writes to
 class RestoredCopy:
     """The restored copy.
 
-    :ivar dump: the dump.
-    :ivar server: the server that has the copy.
-    :ivar connection: a superuser's connection to that server.
-    :ivar database: the name of the copy; None for a cluster, whose databases have their own names.
-    :ivar created_by_dump: whether the dump created the copy's database, with its settings, privileges and comment.
+    :param dump: the dump.
+    :param server: the server that has the copy.
+    :param connection: a superuser's connection to that server.
+    :param database: the name of the copy; None for a cluster, whose databases have their own names.
+    :param created_by_dump: whether the dump created the copy's database, with its settings, privileges and comment.
     :ivar script_creates: the dump is a script with CREATE DATABASE.
     :ivar entries: the table of contents of an archive; empty for plain dumps.
     :ivar skipped: dump ids of the entries that were not restored.

@@ -51,9 +51,9 @@ from airflow_pgbackup.quantities import noun
 class ScratchServer(RehearsalServer):
     """A scratch server.
 
-    :ivar server: facts about it.
-    :ivar temporary: its temporary databases.
-    :ivar shared_roles: stand-ins for roles that it lacks.
+    :param server: facts about it.
+    :param temporary: its temporary databases.
+    :param shared_roles: stand-ins for roles that it lacks.
     """
 
     server: ServerInfo

@@ -55,13 +55,13 @@ MOST_JOBS = 20
 class RehearsalServer:
     """A throwaway server, in which the copy can have the names of the dump, including the database's.
 
-    :ivar params: a database to connect to, as a superuser.
-    :ivar directory: for temporary files; a server that is `local` can read them.
+    :param params: a database to connect to, as a superuser.
+    :param directory: for temporary files; a server that is `local` can read them.
     :ivar sandbox: the sandbox of the server, None without one.
     :ivar socket_dir: of a server in a sandbox.
     :ivar log: the server's log; each line begins with an SQLSTATE. None if we cannot read it.
-    :ivar programs: the client whose programs read the copy.
-    :ivar loader: the client that restores.
+    :param programs: the client whose programs read the copy.
+    :param loader: the client that restores.
     :ivar containment: how the dump's SQL is isolated, for the log.
     :ivar notes: about the server, for the report.
     :ivar source_roles: what the manifest says about the roles of the dumped database, or what is assumed.

@@ -61,9 +61,9 @@ Selection = Callable[[list[TocEntry]], list[TocEntry]]
 class OpenArchive:
     """An archive with its table of contents.
 
-    :ivar source: the archive's path; or, for a custom archive that is read as a stream, a function that opens it.
-    :ivar format: the archive's format; in the table of contents of a directory archive it is tar.
-    :ivar head: the beginning of a stream, with the complete table of contents.
+    :param source: the archive's path; or, for a custom archive that is read as a stream, a function that opens it.
+    :param format: the archive's format; in the table of contents of a directory archive it is tar.
+    :param head: the beginning of a stream, with the complete table of contents.
     """
 
     source: Path | Opener

@@ -16,9 +16,9 @@ from airflow_pgbackup.postgres.sql.anybytes import encoded
 class MovedTable:
     """A table that was moved.
 
-    :ivar root: not a partition of another one that was moved.
-    :ivar is_parent: others inherit from it, and it is not partitioned.
-    :ivar rows: its own.
+    :param root: not a partition of another one that was moved.
+    :param is_parent: others inherit from it, and it is not partitioned.
+    :param rows: its own.
     """
 
     schema: str

@@ -69,7 +69,7 @@ def restore_cluster(request: RestoreRequest) -> RestoreOutcome:
 class _Part:
     """One database of the script.
 
-    :ivar existing: its connection, if the server has the database already.
+    :param existing: its connection, if the server has the database already.
     """
 
     number: int

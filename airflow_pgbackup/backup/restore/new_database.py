@@ -232,9 +232,9 @@ def give_public_schema(run: RestoreContext, params: ConnectionParams, owner: str
 class DatabaseCounts:
     """What a database contains.
 
-    :ivar objects: user objects.
-    :ivar rows: of tables, None if the server does not count them.
-    :ivar size: bytes on disk.
+    :param objects: user objects.
+    :param rows: of tables, None if the server does not count them.
+    :param size: bytes on disk.
     """
 
     objects: int

@@ -62,9 +62,9 @@ class Loader(Protocol):
 class RestoreStrategy:
     """How a restore becomes visible all at once, or not at all.
 
-    :ivar new_database: it fills a new database, which is renamed at the end; False fills the target itself.
-    :ivar single_transaction: pg_restore or psql runs everything in one transaction.
-    :ivar reason: why the restore needs a new database although the target exists and is empty.
+    :param new_database: it fills a new database, which is renamed at the end; False fills the target itself.
+    :param single_transaction: pg_restore or psql runs everything in one transaction.
+    :param reason: why the restore needs a new database although the target exists and is empty.
     """
 
     new_database: bool

@@ -81,7 +81,7 @@ def require_replaceable(connection: Session, server: ServerInfo, target: Restore
 class ClientSession:
     """A client session of another program.
 
-    :ivar may_end: whether our role may terminate it.
+    :param may_end: whether our role may terminate it.
     """
 
     pid: int

@@ -38,7 +38,7 @@ from airflow_pgbackup.text import first_problem
 class RestoreOutcome:
     """The result of a restore, or of a dry run.
 
-    :ivar plan: lines that say what is restored, and how.
+    :param plan: lines that say what is restored, and how.
     :ivar replaced: the new name of the old database, None if there is none.
     :ivar statements: SQL that copies the restored rows of tables in a new schema into the live tables.
     :ivar earlier: the marker of an earlier attempt that completed this request.
@@ -87,9 +87,9 @@ class PlannedRestore(Protocol):
 class RestoreRequest:
     """What to restore, where to, and how.
 
-    :ivar run: what the steps share.
-    :ivar globals_from: repository and manifest of the cluster backup from which roles are restored before.
-    :ivar retry_digest: identifies the request to a retry, see :mod:`.retry_marker`; None if there is no retry.
+    :param run: what the steps share.
+    :param globals_from: repository and manifest of the cluster backup from which roles are restored before.
+    :param retry_digest: identifies the request to a retry, see :mod:`.retry_marker`; None if there is no retry.
     """
 
     run: RestoreContext

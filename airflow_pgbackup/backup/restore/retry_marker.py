@@ -38,11 +38,11 @@ _COMMENT = (
 class RetryMarker:
     """What the marker says.
 
-    :ivar request: digest of the request, see :func:`request_digest`.
-    :ivar series: the path of the backup's series in the repository; `id` is the backup's.
-    :ivar replaced: the new name of the old database, empty if there was none; `oid` is its OID.
-    :ivar begun: the restore into the empty database has begun.
-    :ivar transaction: the one that fills it, as txid_current() returns it; 0 if it is not known.
+    :param request: digest of the request, see :func:`request_digest`.
+    :param series: the path of the backup's series in the repository; `id` is the backup's.
+    :param replaced: the new name of the old database, empty if there was none; `oid` is its OID.
+    :param begun: the restore into the empty database has begun.
+    :param transaction: the one that fills it, as txid_current() returns it; 0 if it is not known.
     """
 
     request: str

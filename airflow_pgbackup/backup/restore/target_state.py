@@ -34,7 +34,7 @@ _DEFAULT_PRIVILEGES = "SELECT count(*) FROM pg_catalog.pg_default_acl"
 class TargetState:
     """The target before the restore.
 
-    :ivar maintenance: the database to connect to while the target is created, renamed or dropped; None if the target
+    :param maintenance: the database to connect to while the target is created, renamed or dropped; None if the target
         is only filled.
     :ivar public_exists: the target has a schema public.
     :ivar earlier: the marker of an earlier attempt that completed this request.

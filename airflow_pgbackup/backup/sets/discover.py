@@ -53,7 +53,10 @@ _SERVER: LiteralString = "select pg_catalog.current_setting('server_version'), c
 
 @dataclass(frozen=True)
 class FoundDatabase:
-    """:param size_bytes: by ``pg_database_size``; None if it was dropped during the query."""
+    """A database of a server.
+
+    :param size_bytes: by ``pg_database_size``; None if it was dropped during the query.
+    """
 
     name: str
     size_bytes: int | None

@@ -83,9 +83,9 @@ class SetTarget:
 class PlannedDatabase:
     """A database of the set.
 
-    :ivar name: its name on the target server.
-    :ivar mode: how to restore it; None: an earlier call did.
-    :ivar seed: of the request to restore it; the same in every call for the set, from any machine. It includes the
+    :param name: its name on the target server.
+    :param mode: how to restore it; None: an earlier call did.
+    :param seed: of the request to restore it; the same in every call for the set, from any machine. It includes the
         database's name, because a restored database keeps its marker when it is renamed.
     """
 
@@ -113,8 +113,8 @@ class PlannedDatabase:
 class SetBackups:
     """The backups of a set to restore.
 
-    :ivar globals: the reference of the roles and tablespaces; None restores none.
-    :ivar databases: each member with its reference, in the order of the set.
+    :param globals: the reference of the roles and tablespaces; None restores none.
+    :param databases: each member with its reference, in the order of the set.
     """
 
     globals: Mapping[str, object] | None

@@ -22,9 +22,9 @@ _NAME = re.compile(IDENTIFIER)
 class ForeignKey:
     """A foreign key.
 
-    :ivar number: of its entry.
-    :ivar columns: of the referencing table; `keys` of the referenced one.
-    :ivar checked: the server checks the rows that exist when the constraint is created.
+    :param number: of its entry.
+    :param columns: of the referencing table; `keys` of the referenced one.
+    :param checked: the server checks the rows that exist when the constraint is created.
     """
 
     number: int

@@ -37,8 +37,8 @@ _PARTS = frozenset(
 class TableCount:
     """The rows of a table, with its partitions.
 
-    :ivar before: in the archive.
-    :ivar after: in the copy.
+    :param before: in the archive.
+    :param after: in the copy.
     """
 
     table: str

@@ -47,9 +47,9 @@ class TableDigester:
 class RowSet:
     """The rows of a table in any order. Two are equal if they have the same rows, each the same number of times.
 
-    :ivar rows: number of rows.
-    :ivar digest: the sum of their 128-bit hashes, modulo 2**128, in hexadecimal.
-    :ivar counts: number of occurrences by hash; None if not requested, or if there are too many distinct rows.
+    :param rows: number of rows.
+    :param digest: the sum of their 128-bit hashes, modulo 2**128, in hexadecimal.
+    :param counts: number of occurrences by hash; None if not requested, or if there are too many distinct rows.
     """
 
     rows: int

@@ -45,8 +45,8 @@ _CACHED_TARGETS = 256
 class CopyBlock:
     """One ``COPY ... FROM stdin;`` of a script.
 
-    :ivar columns: as the statement lists them; ``()`` without a list.
-    :ivar chunks: returns the data in pieces that may end anywhere; once, and before the next block is requested.
+    :param columns: as the statement lists them; ``()`` without a list.
+    :param chunks: returns the data in pieces that may end anywhere; once, and before the next block is requested.
     """
 
     database: str | None

@@ -22,11 +22,11 @@ TableKey = tuple[str | None, str, str]
 class TableDigest:
     """The rows of one table.
 
-    :ivar columns: as the COPY statement lists them; ``()`` for COPY without a list, None for INSERT without one.
-    :ivar bytes: size of the COPY data, or of the INSERT statements.
-    :ivar sha256: of the COPY data, all blocks in order; None for INSERT.
-    :ivar blocks: number of COPY statements; with ``--load-via-partition-root`` there may be several, in varying order.
-    :ivar comparable: ``copy``, or ``inserts``, whose text cannot be compared with COPY text.
+    :param columns: as the COPY statement lists them; ``()`` for COPY without a list, None for INSERT without one.
+    :param bytes: size of the COPY data, or of the INSERT statements.
+    :param sha256: of the COPY data, all blocks in order; None for INSERT.
+    :param blocks: number of COPY statements; with ``--load-via-partition-root`` there may be several, in varying order.
+    :param comparable: ``copy``, or ``inserts``, whose text cannot be compared with COPY text.
     """
 
     schema: str

@@ -57,15 +57,15 @@ def is_about(what: str, kind: str, schema: str | None, name: str) -> bool:
 class TocEntry:
     """One object of an archive.
 
-    :ivar kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT``, ...
-    :ivar schema: None for an object outside of schemas.
-    :ivar definition: SQL; in a ``BLOB METADATA`` entry the OIDs of the large objects, one per line. May contain
+    :param kind: ``TABLE``, ``TABLE DATA``, ``FK CONSTRAINT``, ...
+    :param schema: None for an object outside of schemas.
+    :param definition: SQL; in a ``BLOB METADATA`` entry the OIDs of the large objects, one per line. May contain
         passwords of user mappings and subscriptions.
-    :ivar copy_statement: of ``TABLE DATA``; None in a dump with ``--inserts``.
-    :ivar depends_on: dump IDs.
-    :ivar file: the member with its data in tar and directory archives, without the suffix of a compression.
-    :ivar has_data: the archive has data of it.
-    :ivar offset: of its data in a custom archive; None if the archive does not have it.
+    :param copy_statement: of ``TABLE DATA``; None in a dump with ``--inserts``.
+    :param depends_on: dump IDs.
+    :param file: the member with its data in tar and directory archives, without the suffix of a compression.
+    :param has_data: the archive has data of it.
+    :param offset: of its data in a custom archive; None if the archive does not have it.
     """
 
     dump_id: int
@@ -100,12 +100,12 @@ class TocEntry:
 class Toc:
     """The header and the entries of an archive.
 
-    :ivar version: of the layout, ``(1, 16)``.
-    :ivar format: ``custom``, ``tar``, ``directory``.
-    :ivar compression: ``none``, ``gzip``, ``lz4``, ``zstd``.
-    :ivar server_version: of the dumped server, ``18.4 (Debian 18.4-1)``.
-    :ivar dump_version: of the pg_dump that wrote it.
-    :ivar size: of header and table of contents, bytes: the offset of the data in a custom archive.
+    :param version: of the layout, ``(1, 16)``.
+    :param format: ``custom``, ``tar``, ``directory``.
+    :param compression: ``none``, ``gzip``, ``lz4``, ``zstd``.
+    :param server_version: of the dumped server, ``18.4 (Debian 18.4-1)``.
+    :param dump_version: of the pg_dump that wrote it.
+    :param size: of header and table of contents, bytes: the offset of the data in a custom archive.
     """
 
     version: tuple[int, int]

@@ -35,10 +35,10 @@ _TOGETHER = 64  # tables
 class TableComparison:
     """The result for one table.
 
-    :ivar result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
+    :param result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
         has the dumped rows and others; ``different``; ``notcompared``.
-    :ivar detail: the reason, for every result except ``same``.
-    :ivar unproven: the rows differ, perhaps only in the text that the server writes for equal values.
+    :param detail: the reason, for every result except ``same``.
+    :param unproven: the rows differ, perhaps only in the text that the server writes for equal values.
     """
 
     table: TableDigest

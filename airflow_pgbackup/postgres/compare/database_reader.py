@@ -74,14 +74,14 @@ select m.oid, p.pageno, p.data from pg_catalog.pg_largeobject_metadata m
 class Relation:
     """A table, view or sequence.
 
-    :ivar kind: ``pg_class.relkind``.
-    :ivar of_extension: an extension created it, and may have inserted rows.
-    :ivar columns: in the order of the table.
-    :ivar populated: False for a materialized view without data.
-    :ivar partition: its OID if it is a partition of another table, else 0.
-    :ivar unstable: why equal values can have a different text in the dump and in the copy, because of their types.
-    :ivar foreign: a partition is a foreign table.
-    :ivar unlogged: not in the write-ahead log, hence without data on a standby.
+    :param kind: ``pg_class.relkind``.
+    :param of_extension: an extension created it, and may have inserted rows.
+    :param columns: in the order of the table.
+    :param populated: False for a materialized view without data.
+    :param partition: its OID if it is a partition of another table, else 0.
+    :param unstable: why equal values can have a different text in the dump and in the copy, because of their types.
+    :param foreign: a partition is a foreign table.
+    :param unlogged: not in the write-ahead log, hence without data on a standby.
     """
 
     schema: str
@@ -100,8 +100,8 @@ class Relation:
 class Rows:
     """All rows of a table, with some columns in the given order.
 
-    :ivar by_select: read them with a query, since COPY accepts no partitioned and no foreign table by name.
-    :ivar without: the OIDs of partitions whose rows are left out; only with `by_select`.
+    :param by_select: read them with a query, since COPY accepts no partitioned and no foreign table by name.
+    :param without: the OIDs of partitions whose rows are left out; only with `by_select`.
     """
 
     schema: str

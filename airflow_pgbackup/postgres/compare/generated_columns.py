@@ -45,7 +45,7 @@ select n.nspname, c.relname, a.attname, pg_catalog.format_type(a.atttypid, a.att
 class OutdatedColumn:
     """A generated column.
 
-    :ivar rows: the number of rows whose value differs from that of the expression.
+    :param rows: the number of rows whose value differs from that of the expression.
     """
 
     schema: str

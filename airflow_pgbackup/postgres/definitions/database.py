@@ -53,10 +53,10 @@ def is_standard_comment(statement: str, public_exists: bool = True) -> bool:
 class DatabaseStatement:
     """A statement about a database itself.
 
-    :ivar verb: the text before the name of the database, ``ALTER DATABASE`` and a space.
-    :ivar database: the name.
-    :ivar rest: the text after the name.
-    :ivar grantor: of a grant, if that is not the owner but a role with the grant option; otherwise ''.
+    :param verb: the text before the name of the database, ``ALTER DATABASE`` and a space.
+    :param database: the name.
+    :param rest: the text after the name.
+    :param grantor: of a grant, if that is not the owner but a role with the grant option; otherwise ''.
     """
 
     verb: str
@@ -170,10 +170,10 @@ class DatabaseStatements:
 class DatabaseProperties:
     """The properties of a database itself: how it was created, its owner, settings, privileges, comment and labels.
 
-    :ivar name: of the database; '' if the dump has no CREATE DATABASE.
-    :ivar create: the CREATE DATABASE statement.
-    :ivar owner: None if the dump does not set one.
-    :ivar statements: all others, in the order of the dump.
+    :param name: of the database; '' if the dump has no CREATE DATABASE.
+    :param create: the CREATE DATABASE statement.
+    :param owner: None if the dump does not set one.
+    :param statements: all others, in the order of the dump.
     """
 
     name: str = ""

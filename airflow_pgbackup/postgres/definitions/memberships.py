@@ -23,8 +23,8 @@ _MEMBERSHIP = re.compile(
 class Membership:
     """A GRANT of a role.
 
-    :ivar how: its options, with `` WITH ``; empty if it has none.
-    :ivar grantor: empty if the statement does not name it.
+    :param how: its options, with `` WITH ``; empty if it has none.
+    :param grantor: empty if the statement does not name it.
     """
 
     statement: str

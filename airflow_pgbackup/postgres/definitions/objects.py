@@ -100,9 +100,9 @@ Key = tuple[str | None, str, str | None, str]
 class ObjectDifference:
     """An object that differs between two dumps.
 
-    :ivar detail: what differs, without anything secret.
-    :ivar added: the object exists after the restore, but was not dumped.
-    :ivar only_money: its definition differs only in values of type money, or of another type that a server writes as
+    :param detail: what differs, without anything secret.
+    :param added: the object exists after the restore, but was not dumped.
+    :param only_money: its definition differs only in values of type money, or of another type that a server writes as
         its settings say.
     """
 

@@ -27,7 +27,7 @@ _END = "RESET SESSION AUTHORIZATION;"
 class PassedOnGrant:
     """A grant, and the role that made it.
 
-    :ivar statement: the GRANT, written by :func:`rewritten_grant`.
+    :param statement: the GRANT, written by :func:`rewritten_grant`.
     """
 
     grantor: str

@@ -15,8 +15,8 @@ _FIRST_WITHOUT = 15  # pg_dump 14 and older write all privileges of a schema pub
 class PublicSchema:
     """How a dump creates schema public.
 
-    :ivar owner: its owner then; None is the user of the connection.
-    :ivar anew: the dump drops the schema first, and grants all privileges on the new one.
+    :param owner: its owner then; None is the user of the connection.
+    :param anew: the dump drops the schema first, and grants all privileges on the new one.
     """
 
     owner: str | None = None

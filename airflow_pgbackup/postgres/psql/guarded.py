@@ -30,8 +30,8 @@ _OF_CONNECTION = ("DBNAME", "USER", "HOST", "PORT")
 class GuardedPsql:
     """Arguments for :class:`~airflow_pgbackup.postgres.tools.process.ToolProcess` (``may_start_processes=False``).
 
-    :ivar argv: the program and its arguments; the connection is in the environment.
-    :ivar stdin: ``\\unset`` for the connection's variables, ``\\restrict`` with a random key, then the script.
+    :param argv: the program and its arguments; the connection is in the environment.
+    :param stdin: ``\\unset`` for the connection's variables, ``\\restrict`` with a random key, then the script.
     """
 
     argv: list[str]

@@ -53,7 +53,7 @@ _HINT = (
 class Sandbox:
     """A sandbox to start programs in. Each gets namespaces of its own; they share only files bound into both.
 
-    :ivar uid: the user of the programs, as seen from outside; `gid` is their group.
+    :param uid: the user of the programs, as seen from outside; `gid` is their group.
     """
 
     uid: int

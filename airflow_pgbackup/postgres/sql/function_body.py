@@ -60,7 +60,7 @@ _OTHERWISE = frozenset(
 class Token:
     """A token of SQL.
 
-    :ivar kind: ``name``, folded to lower case; ``quoted``, a quoted name; ``string``, ``number``, ``other``.
+    :param kind: ``name``, folded to lower case; ``quoted``, a quoted name; ``string``, ``number``, ``other``.
     """
 
     kind: str

@@ -88,8 +88,8 @@ class NameDecoder:
 class RowsTarget:
     """The table that a COPY or INSERT fills.
 
-    :ivar schema: None if the search path resolves the name, as in dumps by versions before 11.
-    :ivar columns: ``()`` for a COPY without a column list, None for an INSERT without one.
+    :param schema: None if the search path resolves the name, as in dumps by versions before 11.
+    :param columns: ``()`` for a COPY without a column list, None for an INSERT without one.
     """
 
     schema: str | None

@@ -41,7 +41,7 @@ _BODY = ("BEGIN", "ATOMIC")
 class ServerStatement:
     """A statement, or a part of an SQL-standard function body up to a semicolon.
 
-    :ivar start: of its first token in the text.
+    :param start: of its first token in the text.
     :ivar end: after its last token.
     :ivar first: its first tokens, at most eight: a word in upper case; of anything else its first characters.
     :ivar opens_body: a function body begins in it, and goes on after it.

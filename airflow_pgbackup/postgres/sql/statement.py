@@ -49,17 +49,17 @@ _PLAIN_INSERT_REST = rb" \(" + _VALUES + rb"\)(?: ON CONFLICT DO NOTHING)?;\n"
 class Statement:
     """One SQL statement, or the first of several INSERTs in a row that differ only in their values.
 
-    :ivar text: from its first byte to its semicolon, or the first :data:`TEXT_LIMIT` bytes.
-    :ivar words: its first eight unquoted words outside parentheses, in upper case.
-    :ivar copies: whether COPY data follows.
-    :ivar values: the end of the word ``VALUES`` in the text of an INSERT; else 0.
-    :ivar groups: pairs of outer parentheses; after ``VALUES`` in an INSERT: the rows of all the INSERTs.
-    :ivar offset: of its first byte in the stream.
-    :ivar size: bytes, of all the INSERTs.
-    :ivar by_settings: its end depends on settings of the session: it has a string with a backslash before a quote, or
+    :param text: from its first byte to its semicolon, or the first :data:`TEXT_LIMIT` bytes.
+    :param words: its first eight unquoted words outside parentheses, in upper case.
+    :param copies: whether COPY data follows.
+    :param values: the end of the word ``VALUES`` in the text of an INSERT; else 0.
+    :param groups: pairs of outer parentheses; after ``VALUES`` in an INSERT: the rows of all the INSERTs.
+    :param offset: of its first byte in the stream.
+    :param size: bytes, of all the INSERTs.
+    :param by_settings: its end depends on settings of the session: it has a string with a backslash before a quote, or
         an escape string with any backslash.
-    :ivar body: it has an SQL-standard function body.
-    :ivar goes_on: psql does not end it here, as it takes a word ``begin`` for the beginning of a function body.
+    :param body: it has an SQL-standard function body.
+    :param goes_on: psql does not end it here, as it takes a word ``begin`` for the beginning of a function body.
     """
 
     text: bytes

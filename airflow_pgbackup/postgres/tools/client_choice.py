@@ -33,9 +33,9 @@ SERVER_TOOLS = ("initdb", "postgres", "psql")
 class ReaderRequirements:
     """The properties that a client needs to read an archive.
 
-    :ivar dump_version: of the pg_dump that wrote the archive, ``18.4``.
-    :ivar major: the lowest major version of pg_restore that can read it.
-    :ivar compression: ``gzip``, ``lz4``, ``zstd``; None for an archive without compression.
+    :param dump_version: of the pg_dump that wrote the archive, ``18.4``.
+    :param major: the lowest major version of pg_restore that can read it.
+    :param compression: ``gzip``, ``lz4``, ``zstd``; None for an archive without compression.
     """
 
     dump_version: str

@@ -47,8 +47,8 @@ _X32 = 0x40000000  # a second table of system calls on x86_64, by the same archi
 class _Machine:
     """The system calls of an architecture.
 
-    :ivar arch: its AUDIT_ARCH of linux/audit.h.
-    :ivar forks: the numbers of fork and vfork, if it has them.
+    :param arch: its AUDIT_ARCH of linux/audit.h.
+    :param forks: the numbers of fork and vfork, if it has them.
     """
 
     arch: int

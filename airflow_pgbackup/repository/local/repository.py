@@ -55,7 +55,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalRepository(Repository):
-    """:param root: absolute; may itself be a symbolic link or a mount point. :meth:`init` makes it, nothing else."""
+    """A repository in a directory.
+
+    :param root: absolute; may itself be a symbolic link or a mount point. :meth:`init` makes it, nothing else.
+    """
 
     def __init__(self, root: Path, *, cancel: CancelFlag | None = None) -> None:
         super().__init__(root.as_uri(), cancel=cancel)

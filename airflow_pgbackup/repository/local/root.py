@@ -24,8 +24,11 @@ _LONGEST_NAMED = 300  # characters of a path in an error
 
 
 class Root:
-    """:param directory: absolute; may be a symbolic link.
-    :param uri: for messages."""
+    """A directory whose files are opened without following links.
+
+    :param directory: absolute; may be a symbolic link.
+    :param uri: for messages.
+    """
 
     def __init__(self, directory: Path, uri: str) -> None:
         self.directory = directory
