@@ -10,12 +10,14 @@ from airflow_pgbackup.backup.subset.plan import SubsetPlan
 from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, Selection, Table
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.archive.toc import Toc
+from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
 from airflow_pgbackup.postgres.sql.anybytes import is_utf8
 from airflow_pgbackup.postgres.sql.patterns import pattern_regexes
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 
 _FIELDS = ("where", "schemas", "tables", "exclude_tables")
+_COPY = re.compile(rf"COPY ({IDENTIFIER})\.({IDENTIFIER})[ (]")
 _MOST = 10_000
 _LONGEST_WHERE = 100_000  # characters
 _LONGEST_PATTERN = 1_000
@@ -93,7 +95,7 @@ class Subset:
         """Find out what to restore of an archive.
 
         :raises ConfigurationError: a pattern matches nothing in the archive, or a table has two expressions, or has one
-            and is not selected.
+            and is not selected, or rows can be loaded only through a table that is not selected.
         """
         kinds = {Table.of(entry): entry.kind for entry in toc.entries if entry.kind in TABLE_KINDS}
         tables = sorted(kinds)
@@ -111,6 +113,7 @@ class Subset:
             chosen = {table for name in ("schemas", "tables") for found in matched[name].values() for table in found}
         excluded = {table for found in matched["exclude_tables"].values() for table in found}
         selection = Selection(toc.entries, chosen, excluded)
+        _check_roots(selection)
         return SubsetPlan(selection, self._expressions(matched["where"], selection))
 
     def _expressions(self, matched: Mapping[str, list[Table]], selection: Selection) -> dict[Table, str]:
@@ -143,6 +146,22 @@ class Subset:
                 if all(regex.fullmatch(part) for regex, part in zip(regexes, table, strict=False))
             ]
         return found
+
+
+def _check_roots(selection: Selection) -> None:
+    """Check that rows of partitions can be loaded, which a dump can have as rows of their partitioned table.
+
+    :raises ConfigurationError: that table is not selected.
+    """
+    for entry in selection.entries:
+        if entry.dump_id in selection.kept and entry.kind == "TABLE DATA":
+            match = _COPY.match(entry.copy_statement or "")
+            into = Table(unquoted(match[1]), unquoted(match[2])) if match else None
+            if into in selection.missing:
+                raise ConfigurationError(
+                    f"the backup has the rows of {Table.of(entry)} as rows of {into}, which is not selected",
+                    hint=f"Select {into} too: the backup was made with load_via_partition_root.",
+                )
 
 
 def _regexes(name: str, pattern: object) -> list[re.Pattern[str]]:

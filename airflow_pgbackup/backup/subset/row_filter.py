@@ -41,6 +41,7 @@ SELECT n.nspname, c.relname, c.relkind::text
 """
 _FUNCTION = """
 CREATE FUNCTION {schema}.{name}() RETURNS trigger LANGUAGE plpgsql AS ${tag}$
+#variable_conflict use_column
 BEGIN
     IF (SELECT ({where}
                ) FROM (SELECT NEW.*) AS {table}) THEN
@@ -60,7 +61,7 @@ class RowFilter:
 
     def __init__(self, where: Mapping[Table, str]) -> None:
         self._where = where
-        self._leaves: list[Table] = []
+        self._leaves: dict[Table, Table] = {}  # with the table whose expression selects their rows
 
     def install(self, connection: Session) -> None:
         """Create the triggers. :raises ConfigurationError, RestoreError: see :meth:`.SubsetPlan.install`."""
@@ -90,12 +91,14 @@ class RowFilter:
             leaf, number = Table(schema, name), len(self._leaves)
             if kind == "f":
                 continue
-            if leaf in self._leaves:
+            if other := self._leaves.get(leaf):
+                if self._where[other] == where:
+                    continue
                 raise ConfigurationError(
-                    f"two expressions are given for the rows of {leaf}, which belongs to {table}",
-                    hint="Give one for the table that has the partitions, or for each of them.",
+                    f"two expressions are given for the rows of {leaf}: those of {other} and {table}",
+                    hint="Give one for the table that others belong to or inherit from, or for each of them.",
                 )
-            self._leaves.append(leaf)
+            self._leaves[leaf] = table
             counter = f"ignored_{number}"
             connection.execute(encoded(f"CREATE SEQUENCE {SCHEMA}.{counter}"))
             function = _FUNCTION.format(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,15 @@ class Restored:
 class Source:
     """A database and its archive."""
 
-    def __init__(self, server: PostgresServer, fresh: Fresh, directory: Path, *statements: str) -> None:
+    def __init__(
+        self, server: PostgresServer, fresh: Fresh, directory: Path, *statements: str, options: Sequence[str] = ()
+    ) -> None:
         self._server, self._fresh = server, fresh
         self.params = fresh(server, None, *statements)
         self._archive = directory / "archive"
         self._list = directory / "list"
         with client_environment(self.params) as env:
-            run_tool([self._tool("pg_dump"), "-w", "--format=custom", f"--file={self._archive}"], env=env)
+            run_tool([self._tool("pg_dump"), "-w", "--format=custom", f"--file={self._archive}", *options], env=env)
 
     def _tool(self, name: str) -> str:
         return str(postgres_bin_dir(18) / name)
@@ -99,7 +101,7 @@ MakeSource = Callable[..., Source]
 
 @pytest.fixture
 def source(server18: PostgresServer, fresh_database: Fresh, tmp_path: Path) -> MakeSource:
-    return lambda *statements: Source(server18, fresh_database, tmp_path, *statements)
+    return lambda *statements, **more: Source(server18, fresh_database, tmp_path, *statements, **more)
 
 
 SHOP = (
@@ -341,6 +343,38 @@ def test_a_partition_without_its_parent_and_a_parent_without_a_partition(source:
     assert without.column("select id from r") == [2]
     assert without.value("select bool_and(indisvalid) from pg_index where indrelid = 'm'::regclass") is True
     assert without.keys == ["r_id_day_fkey"]
+
+
+def test_partitions_whose_rows_are_those_of_a_table_that_is_left_out(source: MakeSource) -> None:
+    database = source(
+        'create table "M x" (id int) partition by list (id)',
+        'create table m_1 partition of "M x" for values in (1)',
+        'insert into "M x" values (1)',
+        options=["--load-via-partition-root"],
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"the rows of public\.m_1 as rows of public\.M x, which is not selected"
+    ):
+        database.restore(tables=["public.m_1"])
+    assert database.restore(tables=['public."M x"']).value("select count(*) from m_1") == 1
+
+
+def test_a_where_of_columns_that_are_variables_too(source: MakeSource) -> None:
+    copy = source("create table item (found bool, tg_op text)", "insert into item values (true, 'x'), (false, 'y')")
+    assert copy.restore(where={"public.item": "found and tg_op = 'x'"}).counts == {"public.item": (2, 1)}
+
+
+def test_one_where_for_a_table_and_those_that_inherit_from_it(source: MakeSource) -> None:
+    database = source(
+        "create table event (id int)",
+        "create table event_old () inherits (event)",
+        "insert into event values (1), (2)",
+        "insert into event_old values (1), (2)",
+    )
+    copy = database.restore(where={"public.event*": "id > 1"})
+    assert copy.counts == {"public.event": (2, 1), "public.event_old": (2, 1)}
+    with pytest.raises(ConfigurationError, match=r"the rows of public\.event_old: those of public\.event and"):
+        database.restore(where={"public.event": "id > 1", "public.event_old": "id > 0"})
 
 
 def test_keys_that_cannot_be_followed_are_named(source: MakeSource) -> None:
