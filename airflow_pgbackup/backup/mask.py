@@ -15,7 +15,7 @@ from airflow_pgbackup.backup.masking.columns import Table, read_tables
 from airflow_pgbackup.backup.masking.constraints import Constraints, Key
 from airflow_pgbackup.backup.masking.expressions import expression
 from airflow_pgbackup.backup.masking.key import MaskingKey
-from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit
+from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit, masks_agree
 from airflow_pgbackup.backup.masking.masking import Masking
 from airflow_pgbackup.backup.masking.personal import Suspect, find_personal
 from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule
@@ -170,7 +170,8 @@ class _Proposal:
         return True
 
     def _follow_references(self) -> None:
-        """Give both ends of a foreign key the same rule."""
+        """Give both ends of a foreign key the same rule: the one of the referenced column, if it can hold for both."""
+        kept: set[Key] = set()
         for _ in self._constraints.references:
             before = dict(self._rules)
             for key, other in self._constraints.references:
@@ -178,8 +179,12 @@ class _Proposal:
                 rule = self._rules.get(other, _KEEP)
                 if rule == _KEEP:
                     rule = self._rules.get(key, _KEEP)
-                if not (self._holds(key, rule) and self._holds(other, rule)):
+                agree = rule.method == "null" or masks_agree(self._columns[key], self._columns[other])
+                if not (
+                    agree and self._holds(key, rule) and self._holds(other, rule) and kept.isdisjoint((key, other))
+                ):
                     rule = _KEEP
+                    kept |= {key, other}
                 self._rules[key] = self._rules[other] = rule
             if before == self._rules:
                 break

@@ -76,7 +76,7 @@ def _check(masked: Masked) -> None:
         raise Misfit("the server computes it; mask the columns that it is computed from")
     if method == "null" and column.not_null:
         raise Misfit("it is NOT NULL; use fixed, hash or a fake")
-    if method == "fixed" and 0 < column.length < len(rule.text):
+    if method == "fixed" and not column.array and 0 < column.length < len(rule.text):
         raise Misfit(f"it has room for {column.length} characters, and the fixed value has {len(rule.text)}")
     if masked.unique and method in ("fixed", "generalize", "shift"):
         raise Misfit(f"it is unique, and {method} gives equal values; use hash or a fake")

@@ -16,6 +16,11 @@ LEAST_UNIQUE = 12
 """Hexadecimal digits that keep values apart: of a million values, two are equal with a probability of 0.2 %."""
 
 
+def masks_agree(column: Column, other: Column) -> bool:
+    """Return whether equal values of two columns have equal masks by the same rule."""
+    return column.base == other.base or {column.base, other.base} == {"text", "varchar"}
+
+
 class Misfit(Exception):
     """A rule cannot hold for a column; the message says why."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from airflow_pgbackup.backup.masking.columns import Column, Table, name_text
 from airflow_pgbackup.backup.masking.constraints import Constraints, Key
 from airflow_pgbackup.backup.masking.expressions import expression
-from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit
+from airflow_pgbackup.backup.masking.masked_column import Masked, Misfit, masks_agree
 from airflow_pgbackup.backup.masking.pattern import ColumnPattern
 from airflow_pgbackup.backup.masking.rules import MaskingRules, Rule
 from airflow_pgbackup.yaml_mapping.problem import Problem
@@ -156,7 +156,7 @@ class _Planner:
                 continue
             if rule != other_rule:
                 self._problem((), f"{column} ({rule}) refers to {other} ({other_rule}); both need the same rule")
-            elif column.base != other.base:
+            elif rule.method not in ("fixed", "sql") and not masks_agree(column, other):
                 self._problem((), f"{column} refers to {other}, whose type differs, so that their masks would too")
 
     def _masked(self) -> dict[Key, Masked]:

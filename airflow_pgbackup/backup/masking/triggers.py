@@ -100,14 +100,14 @@ def trigger_body(number: int, columns: Sequence[Masked]) -> sql.Composed:
     Masks that depend on other columns are computed first, from the row as it was.
     """
     declared: list[sql.Composable] = []
-    computed: list[sql.Composable] = []
     assigned: list[sql.Composable] = []
     for index, masked in enumerate(columns, 1):
         column, rule = masked.column, masked.rule
         if rule.method == "sql" or rule.by:
             local = sql.Identifier(f"pgbackup_{index}")
-            declared.append(sql.SQL("{} {};").format(local, RawSql(column.type)))
-            computed.append(sql.SQL("{} := {};").format(local, _from_row(number, index, masked)))
+            # With its value, as a domain may refuse null, also for a moment.
+            value = _from_row(number, index, masked)
+            declared.append(sql.SQL("{} {} := {};").format(local, RawSql(column.type), value))
             assigned.append(sql.SQL("NEW.{} := {};").format(Identifier(column.name), local))
         else:
             assigned.append(sql.SQL("NEW.{} := {};").format(Identifier(column.name), expression(masked)))
@@ -115,7 +115,6 @@ def trigger_body(number: int, columns: Sequence[Masked]) -> sql.Composed:
         sql.SQL("DECLARE"),
         *declared,
         sql.SQL("BEGIN"),
-        *computed,
         *assigned,
         sql.SQL("RETURN NEW;"),
         sql.SQL("END"),

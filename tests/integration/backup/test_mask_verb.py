@@ -86,6 +86,29 @@ def test_a_column_inherited_from_two_tables_gets_the_same_rule_from_both(
     assert check_rules(connection=database, rules=load_rules(text)).problems == ()
 
 
+def test_the_ends_of_a_foreign_key_have_one_rule_if_their_types_have_the_same_masks(
+    server18: PostgresServer, fresh_database: FreshDatabase
+) -> None:
+    database = fresh_database(
+        server18,
+        None,
+        "CREATE TABLE one (email text PRIMARY KEY)",
+        "CREATE TABLE two (email varchar(100) REFERENCES one)",
+        "CREATE TABLE three (email char(30) REFERENCES one)",
+    )
+    text = propose_rules(connection=database)
+    assert "public.one.email: keep" in text and "public.two.email: keep" in text and "public.three.email: keep" in text
+    assert check_rules(connection=database, rules=load_rules(text)).problems == ()
+    with database.connect() as connection:
+        connection.execute("DROP TABLE three")
+    text = propose_rules(connection=database)
+    assert "public.one.email: {fake: email}" in text and "public.two.email: {fake: email}" in text
+    assert check_rules(connection=database, rules=load_rules(text)).problems == ()
+    with database.connect() as connection:
+        Masking(load_rules(text), MaskingKey(b"0123456789abcdef")).install(connection)
+        connection.execute("INSERT INTO one VALUES ('a@b.de'); INSERT INTO two VALUES ('a@b.de')")
+
+
 def test_check_reports_what_a_refresh_would_refuse_and_what_is_kept_unnamed(
     people: ConnectionParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

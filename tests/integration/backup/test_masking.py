@@ -233,6 +233,7 @@ def masked(database: ConnectionParams, rules: str, key: MaskingKey = KEY) -> Ite
         ("smallint", "hash", "5", lambda v: 0 <= v < 2**15),
         ("text", "{fake: address}", "x", lambda v: ", " in v),
         ("text", "{sql: 'repeat(c, 2)'}", "ab", lambda v: v == "abab"),
+        ("varchar(5)[]", "{fixed: '{abc,defgh}'}", "{x}", lambda v: v == ["abc", "defgh"]),
     ],
 )  # fmt: skip
 def test_each_rule_makes_a_value_of_the_columns_type(
@@ -249,6 +250,21 @@ def test_each_rule_makes_a_value_of_the_columns_type(
         found, null = [row[0] for row in connection.execute("SELECT c FROM t")]
         assert expected(found), found
         assert null is None or rule.startswith("{fixed")
+
+
+def test_rules_over_the_row_make_values_of_domains_that_refuse_null(masking_database: ConnectionParams) -> None:
+    with masking_database.connect() as connection:
+        connection.execute(
+            "DROP TABLE IF EXISTS t; CREATE DOMAIN word AS text NOT NULL; CREATE DOMAIN day AS date NOT NULL; "
+            "CREATE TABLE t (id int, a word, b word, d day)"
+        )
+    rules = "columns: {public.t.id: keep, public.t.a: {sql: b || id}, public.t.b: {sql: a || id}, "
+    with masked(masking_database, rules + "public.t.d: {shift: {days: 3, by: id}}}") as connection:
+        connection.execute("INSERT INTO t VALUES (1, 'x', 'y', '2020-01-01')")
+        assert one(connection, "SELECT a || b FROM t") == "y1x1"
+        assert one(connection, "SELECT d <> '2020-01-01' FROM t") is True
+    with masking_database.connect() as connection:
+        connection.execute("DROP TABLE t; DROP DOMAIN word, day")
 
 
 @pytest.fixture(scope="module")
