@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_pgbackup.notifications.operator_module import operator_module
 from airflow_pgbackup.repository.layout import SCOPES, Series
-
-_OURS = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ def targets_of(context: Mapping[str, Any]) -> list[Target]:
     """
     task = getattr(context.get("ti"), "task", None)
     if task is not None and "reason" not in context:
-        if _kind(task) is None:
+        if operator_module(task) is None:
             return []
         # Without an exception this is the DAG processor, where the task's fields are not rendered.
         if target := _target(task, _keep if "exception" in context else _unless_template):
@@ -81,13 +80,6 @@ def _unless_template(task: Any, text: str) -> str | None:
     return None if "{" in text else text
 
 
-def _kind(task: Any) -> str | None:
-    """Return the name of the operator's module; None for one that is not ours."""
-    kind = getattr(task, "operator_class", type(task))
-    modules = [one.__module__ for one in getattr(kind, "__mro__", ())]
-    return next((name.rpartition(".")[2] for name in modules if name.startswith(_OURS)), None)
-
-
 class _Unknown(Exception):
     """An argument is a template or the result of a task, which is not known here."""
 
@@ -95,7 +87,7 @@ class _Unknown(Exception):
 def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | None:
     """Return what a task works on; None for one that is not ours, or where that is not known."""
     with suppress(_Unknown):
-        if kind := _kind(task):
+        if kind := operator_module(task):
             return _target_of(task, kind, render)
     return None
 
@@ -128,7 +120,7 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
         return _of_series(backup.get("repository"), aws_conn_id, backup.get("series"))
     if repository is None:
         return None
-    if kind in ("restore", "refresh", "_choose_backup"):  # their connection is that of the target
+    if kind in ("restore", "refresh", "choose_backup"):  # their connection is that of the target
         return _of_series(repository, aws_conn_id, argument("series"))
     server = text("server") or text("postgres_conn_id")
     everything = Target(repository=repository, aws_conn_id=aws_conn_id, server=server)

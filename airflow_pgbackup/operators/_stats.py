@@ -18,12 +18,12 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import PgBackupError
+from airflow_pgbackup.notifications.operator_module import operator_module
 from airflow_pgbackup.operators._figures import Figures
 from airflow_pgbackup.repository.layout import LEVELS, Series
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("airflow_pgbackup.operators.", "airflow_pgbackup.sensors.")
 _NOT_IN_TAGS = re.compile(r"[^\w.@/+-]", re.ASCII)  # StatsD's separators are among them
 _LONGEST = 100
 _DIGITS = 8
@@ -53,7 +53,8 @@ def measured(task: Any, figures: Figures) -> Iterator[dict[str, object]]:
 
 def send_failure(task: Any, cause: str) -> None:
     """Count a failure of a task whose work is not timed."""
-    _send(lambda stats: stats.incr(f"pgbackup.{_verb(task)}.failure", tags={**_tags(task, {}), "cause": cause}))
+    name = f"pgbackup.{operator_module(task)}.failure"
+    _send(lambda stats: stats.incr(name, tags={**_tags(task, {}), "cause": cause}))
 
 
 def send_freshness(found: Mapping[str, Any]) -> None:
@@ -89,7 +90,7 @@ def _send_work(
     cause: str | None = None,
 ) -> None:
     def send(stats: Any) -> None:
-        prefix = f"pgbackup.{_verb(task)}"
+        prefix = f"pgbackup.{operator_module(task)}"
         tags = _tags(task, result)
         if cause is not None:
             stats.incr(f"{prefix}.failure", tags={**tags, "cause": cause})
@@ -115,12 +116,6 @@ def _send(send: Callable[[Any], None]) -> None:
         send(Stats)
     except Exception as error:  # noqa: BLE001  the work is done, or has failed for another reason
         log.debug("no metrics were sent: %r", error)
-
-
-def _verb(task: Any) -> str:
-    """Return the name of the operator's module, also for a class derived from it."""
-    modules = (kind.__module__ for kind in type(task).__mro__)
-    return next(module.rpartition(".")[2].lstrip("_") for module in modules if module.startswith(_PACKAGES))
 
 
 def _tags(task: Any, result: Mapping[str, object]) -> dict[str, str]:
