@@ -88,7 +88,7 @@ def test_an_unverified_backup_is_refused_without_retries(
         retries=True,
     )
     assert run.states["refresh"] == "failed"
-    assert "is not verified yet. HINT: Verify it at level archive first, or choose another backup." in run.failure
+    assert "not verified yet, and archive is required. HINT: Verify it at level archive first, or choose" in run.failure
     assert films(staging) == 0
 
 

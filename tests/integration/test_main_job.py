@@ -173,7 +173,9 @@ def test_what_is_not_verified_is_not_uploaded(
     reference = dump_database(
         connection=fresh_database(server18), server="test", repository=here, options=DumpOptions(compress="none")
     )
-    with pytest.raises(VerificationFailed, match=r"is not verified yet. HINT: Verify it at level archive first"):
+    with pytest.raises(
+        VerificationFailed, match=r"not verified yet, and archive is required. HINT: Verify it at level archive"
+    ):
         upload(reference=reference, source=here, destination=there)
     assert [entry.key for entry in there.list()] == ["repository.json"]
     verify(reference=reference, repository=here, level="integrity")

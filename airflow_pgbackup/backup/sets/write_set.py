@@ -171,11 +171,10 @@ class _Judged:
 
 def _too_little(evidence: Evidence, minimum: str | None) -> str | None:
     backup = evidence.backup
-    if backup.state in ("incomplete", "unreadable", "failed"):
-        return f"backup {backup.id} {backup.standing}"
-    if minimum is None or layout.reaches(backup.level, minimum):
+    enough = minimum is None or layout.reaches(backup.level, minimum)
+    if enough and backup.state not in ("incomplete", "unreadable", "failed"):
         return None
-    return f"backup {backup.id} {backup.shortcoming(minimum)}"
+    return f"backup {backup.id} {backup.standing}"
 
 
 def _read(repository: Repository, references: Sequence[Mapping[str, object]]) -> dict[Series, Evidence | str]:
