@@ -182,7 +182,8 @@ def get_provider_info() -> dict[str, Any]:
                         default="archive",
                     ),
                     "page_retention": _option(
-                        "The parameters of prune as JSON. The page then shows what the next prune would delete.",
+                        "The parameters of prune as JSON, time spans as text such as 36h. The page then shows what the "
+                        "next prune would delete.",
                         default="",
                         example='{"keep_daily": 7, "keep_weekly": 4}',
                     ),

@@ -17,6 +17,7 @@ from airflow_pgbackup.postgres.sql.patterns import exact_name
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.time_spans import parse_span
 from airflow_pgbackup.wording import setting
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ def _policy(text: str) -> Policy | None:
     hint = f'Give {setting("page_retention")} the parameters of prune as JSON, such as {{"keep_daily": 7}}.'
     try:
         rules = json.loads(text)
-        return Policy(**rules)
+        spans = {name: parse_span(str(rules[name])) for name in ("keep_within", "replace_after") if name in rules}
+        return Policy(**{**rules, **spans})
+    except ConfigurationError as error:
+        raise ConfigurationError(f"setting page_retention is invalid: {error.message}", hint=error.hint) from None
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"setting page_retention is invalid: {error}", hint=hint) from None
 

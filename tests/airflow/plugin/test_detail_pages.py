@@ -68,7 +68,7 @@ def backup_path(manifest: Manifest) -> str:
 
 
 def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 2}')
+    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 1, "keep_within": "36h"}')
     made = [add(repository, number * DAY + HOUR, "archive-pass") for number in range(4)]
     pin(repository=repository, series=APP, id=made[3].id)
     page = get(visitor, series_path())
@@ -77,7 +77,7 @@ def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatc
     rows = re.findall(r"<tr>\n<th scope=\"row\">.*?</tr>", page, re.DOTALL)
     assert [bool(re.search("<strong>keeps", row)) for row in rows] == [True, True, False, True]
     assert "pinned" in words(rows[3])
-    assert "last 1/2" in words(rows[0])
+    assert "last 1/1" in words(rows[0])
     assert "5.0 s" in words(rows[0])
     assert "Rows: from 7 to 7" in text
 

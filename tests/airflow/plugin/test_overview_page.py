@@ -235,6 +235,7 @@ def test_the_other_repositories_are_shown_beside_one_that_is_lost(
         ("PAGE_RETENTION", "{", "page_retention"),
         ("PAGE_RETENTION", '{"keep_daly": 7}', "keep_daly"),
         ("PAGE_RETENTION", "[7]", "page_retention"),
+        ("PAGE_RETENTION", '{"keep_within": "a month"}', "Write hours, days and weeks like 36h, 30d"),
         ("PAGE_FLEET", "/nowhere/fleet.yaml", "/nowhere/fleet.yaml"),
     ],
 )
