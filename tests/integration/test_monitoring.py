@@ -100,6 +100,8 @@ def test_alerts_are_complete_and_name_labels_that_they_have(printed: dict[str, d
         (first, *_) = _METRIC.findall(rule["expr"])
         for label in re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])):
             assert label in printed[first[0]], rule["alert"]
+        if "database" in printed[first[0]]:  # the alert would last as long as the backups of one that was dropped
+            assert re.search(r"unless on \(repository, series\) .*\bpgbackup_series_dropped\b", rule["expr"])
         assert re.search(r"(<|>|==) ?\d|^absent\(|< 0\.5 |^group by .* unless on ", rule["expr"]), "a threshold"
 
 
