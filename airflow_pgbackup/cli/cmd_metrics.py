@@ -20,7 +20,7 @@ def run(session: Session) -> None:
         "metrics": [family.as_json() for family in families],
     }
     if output is not None:
-        replace_file(output, text.encode())
+        replace_file(output, text.encode(), for_all=True)
         session.result(document, f"wrote {sum(len(family.samples) for family in families):,} samples to {output}")
     elif arguments.json:
         session.result(document)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from urllib.parse import quote
+
 from airflow_pgbackup.backup.overview import Target, Targets
 from airflow_pgbackup.backup.report import as_html, as_text, report
 from airflow_pgbackup.cli.arguments import repository_argument
@@ -29,6 +32,7 @@ def run(session: Session) -> None:
         replace_file(picture, plot(found))
         lines.append(f"wrote the picture to {picture}")
     if page is not None:
-        replace_file(page, as_html(found, picture=picture.name if picture else None).encode())
+        shown = quote(os.fsencode(os.path.relpath(picture, page.parent))) if picture else None
+        replace_file(page, as_html(found, picture=shown).encode())
         lines.append(f"wrote the report to {page}")
     session.result(found.as_json(), *lines)

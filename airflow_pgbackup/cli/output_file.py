@@ -24,9 +24,10 @@ def output_file(path: str | None, flag: str) -> Path | None:
     return output
 
 
-def replace_file(output: Path, data: bytes) -> None:
+def replace_file(output: Path, data: bytes, *, for_all: bool = False) -> None:
     """Replace a file atomically, so that its reader gets either the old content or the new one.
 
+    :param for_all: all users can read it, whatever the umask: its reader runs as another one.
     :raises DiskError: it cannot be written; the old file stays.
     """
     # Not its own suffix: node_exporter would read a half-written *.prom.
@@ -37,7 +38,8 @@ def replace_file(output: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)  # whatever the umask: its reader runs as another user
+            if for_all:
+                temporary.chmod(0o644)
             temporary.replace(output)
         except BaseException:
             temporary.unlink(missing_ok=True)

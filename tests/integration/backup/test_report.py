@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import re
 import shutil
 from datetime import timedelta
@@ -19,6 +20,7 @@ from airflow_pgbackup.backup.removal import remove_backup
 from airflow_pgbackup.backup.report import Report, as_html, as_text, page, report
 from airflow_pgbackup.backup.report import plot as picture
 from airflow_pgbackup.backup.report.plot import plot
+from airflow_pgbackup.cli import main
 from airflow_pgbackup.errors import Canceled, ConfigurationError, RepositoryNotFound
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
@@ -198,6 +200,19 @@ def test_a_hostile_name_in_the_sentence_is_escaped(repository: Repository) -> No
     found = see(repository)
     assert "prod/<script>alert(1)</script>\\u202e" in as_text(found)[0]
     assert "\u202e" not in as_html(found)
+
+
+def test_the_command_writes_private_files_that_find_each_other(repository: Repository, tmp_path: Path) -> None:
+    for name in ("pages", "pictures"):
+        (tmp_path / name).mkdir()
+    html, plotted = tmp_path / "pages" / "report.html", tmp_path / "pictures" / "50%#1.png"
+    umask = os.umask(0o077)
+    try:
+        assert main(["report", repository.uri, "--html", str(html), "--plot", str(plotted)]) == 0
+    finally:
+        os.umask(umask)
+    assert 'src="../pictures/50%25%231.png"' in html.read_text()
+    assert [one.stat().st_mode & 0o777 for one in (html, plotted)] == [0o600, 0o600]
 
 
 @pytest.mark.filterwarnings("error")
