@@ -150,7 +150,8 @@ class S3Server:
 
     def _wait_ready(self, process: SupervisedProcess) -> bool:
         """Wait until a bucket can be made: the gateway answers before the store. Return False if the server ended."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import ClientError as S3ClientError
 
         client = self.client()
         deadline = time.monotonic() + START_SECONDS
@@ -164,7 +165,7 @@ class S3Server:
                     client.delete_object(Bucket="ready", Key="ready")
                     client.delete_bucket(Bucket="ready")
                     return True
-                except (BotoCoreError, ClientError):
+                except (BotoCoreError, S3ClientError):
                     pass
             if process.wait_ended(0.05):
                 return False

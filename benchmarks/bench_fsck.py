@@ -29,10 +29,10 @@ from airflow_pgbackup.repository.layout import VerificationName, parse_backup_id
 from airflow_pgbackup.repository.manifest import (
     Artifact,
     ClientInfo,
-    Compression,
     DatabaseSource,
     FileDigest,
     Manifest,
+    RecordedCompression,
 )
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import S3Options
@@ -117,7 +117,7 @@ def manifest_of(repository: Repository, artifact: str) -> Manifest:
         artifact=Artifact(
             name=name,
             format="custom",
-            compression=Compression("zstd", 3, "airflow-pgbackup"),
+            compression=RecordedCompression("zstd", 3, "airflow-pgbackup"),
             size=len(BODY),
             sha256=sha256,
             files=(FileDigest(name, len(BODY), sha256),),

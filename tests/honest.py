@@ -17,10 +17,10 @@ from airflow_pgbackup.repository.layout import Series, VerificationName, artifac
 from airflow_pgbackup.repository.manifest import (
     Artifact,
     ClientInfo,
-    Compression,
     DatabaseSource,
     FileDigest,
     Manifest,
+    RecordedCompression,
     directory_sha256,
 )
 from airflow_pgbackup.repository.verification import Check, TableResult, Verification
@@ -61,7 +61,9 @@ def manifest_of(
         artifact=Artifact(
             name=name,
             format=format,
-            compression=Compression(None, None, None) if format == "plain" else Compression("gzip", None, "pg_dump"),
+            compression=RecordedCompression(None, None, None)
+            if format == "plain"
+            else RecordedCompression("gzip", None, "pg_dump"),
             size=sum(file.size for file in files),
             sha256=directory_sha256(files) if is_directory else files[0].sha256,
             files=files,

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.file_check import FileCheck
 from airflow_pgbackup.backup.private_copy import disk_errors, require_room
 from airflow_pgbackup.backup.progress import Step
@@ -45,7 +45,7 @@ def open_checked(
     identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
-) -> Iterator[tuple[list[str], Checked]]:
+) -> Iterator[tuple[list[str], CheckedArtifact]]:
     """Check an artifact as :func:`check_bytes` does, and keep a private copy of it while the ``with`` lasts.
 
     :param as_path: make the private copy.
@@ -76,7 +76,7 @@ def check_bytes(
     identities: Identities | None = None,
     cancel: Cancel | None = None,
     progress: Step | None = None,
-) -> tuple[list[str], Checked]:
+) -> tuple[list[str], CheckedArtifact]:
     """Read every file, members of a directory in parallel, and compare it with the manifest: size, SHA-256, format. A
     directory must have the manifest's members and nothing else.
 
@@ -92,7 +92,7 @@ def check_bytes(
     path = into and into / copied.name
     wrong = _wrong_names(repository, manifest)
     if wrong:  # nothing is read
-        return wrong, Checked(repository, manifest, {})
+        return wrong, CheckedArtifact(repository, manifest, {})
     if path is not None:
         _prepare(repository, manifest, path, sum(file.size for file in copied.files))
     files = manifest.artifact.files
@@ -104,7 +104,7 @@ def check_bytes(
     for problem, _ in found:
         if isinstance(problem, NotProven) and not wrong:  # changed bytes are a reason why no identity decrypts a file
             raise problem
-    return wrong, Checked(repository, manifest, marks, path, identities)
+    return wrong, CheckedArtifact(repository, manifest, marks, path, identities)
 
 
 def require_file(repository: Repository, manifest: Manifest, file: FileDigest, *, hint: str) -> Entry:

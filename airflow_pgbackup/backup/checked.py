@@ -105,7 +105,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedArtifact:
     """A checked artifact.
 
     :param marks: by key.

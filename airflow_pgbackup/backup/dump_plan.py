@@ -12,12 +12,11 @@ from airflow_pgbackup.backup.streams import Meter, has_fast_gzip
 from airflow_pgbackup.errors import OptionError, ToolError
 from airflow_pgbackup.postgres.archive.recompression import NEWEST_CLIENT, OLDEST_CLIENT
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
-from airflow_pgbackup.postgres.options.compression import Compression as Spec
-from airflow_pgbackup.postgres.options.compression import default_compression
+from airflow_pgbackup.postgres.options.compression import Compression, default_compression
 from airflow_pgbackup.postgres.tools.capabilities import NEWEST_MAJOR, OLDEST_MAJOR
 from airflow_pgbackup.postgres.tools.clients import Client
 from airflow_pgbackup.postgres.tools.stderr import INTERLEAVED
-from airflow_pgbackup.repository.manifest import US, Compression
+from airflow_pgbackup.repository.manifest import US, RecordedCompression
 
 _OURS = ("none", "zstd", "gzip")
 
@@ -69,7 +68,7 @@ class DumpPlan:
     tool: str
     argv: tuple[str, ...]
     format: str
-    compression: Compression
+    compression: RecordedCompression
     create: bool
     selective: bool
     verbose: bool
@@ -166,12 +165,12 @@ def plan_dump(
     if options.lock_wait_timeout is None:
         options = dataclasses.replace(options, lock_wait_timeout=round(lock_wait_timeout * 1000))
     if isinstance(options, DumpAllOptions):
-        spec = Spec.parse("none" if compress is None else compress)
+        spec = Compression.parse("none" if compress is None else compress)
         if options.database is None and connect_to:
             options = dataclasses.replace(options, database=connect_to)
         return _plan("pg_dumpall", options, client, spec, "plain", by_us=True, create=True)
     chosen = default_compression(client, options.format) if options.compress is None else options.compress
-    spec = Spec.parse(chosen)
+    spec = Compression.parse(chosen)
     if options.format == "plain":
         options = dataclasses.replace(options, compress=None)
         return _plan("pg_dump", options, client, spec, "plain", by_us=True, create=options.create)
@@ -185,7 +184,7 @@ def plan_dump(
     return dataclasses.replace(plan, verbose=options.verbose)
 
 
-def _faster_here(spec: Spec, client: Client) -> bool:
+def _faster_here(spec: Compression, client: Client) -> bool:
     if not OLDEST_CLIENT <= client.major <= NEWEST_CLIENT:
         return False
     return has_fast_gzip(spec.level) if spec.method == "gzip" else spec.method == "zstd" and not spec.long
@@ -195,7 +194,7 @@ def _plan(
     tool: str,
     options: DumpOptions | DumpAllOptions,
     client: Client,
-    spec: Spec,
+    spec: Compression,
     format: str,
     *,
     by_us: bool,
@@ -215,7 +214,7 @@ def _plan(
         tool=tool,
         argv=argv,
         format=format,
-        compression=Compression(method=spec.method, level=spec.level, by=by),
+        compression=RecordedCompression(method=spec.method, level=spec.level, by=by),
         create=create,
         selective=any(getattr(options, name, None) for name in _SELECTING),
         verbose=options.verbose,

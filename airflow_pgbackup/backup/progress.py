@@ -96,14 +96,14 @@ class Step:
     def elapsed(self) -> float:
         return time.monotonic() - self._start
 
-    def figures(self) -> Figures:
+    def figures(self) -> StepFigures:
         """Return the numbers as they are now."""
         if self.measure is not None:
             self.bytes = max(self.bytes, self.measure())
-        return Figures(self, max(self.elapsed, 1e-3))
+        return StepFigures(self, max(self.elapsed, 1e-3))
 
 
-class Figures:
+class StepFigures:
     """The numbers of a step at a moment.
 
     :ivar fraction: the share that is done, 0 to 1; None if unknown, also once a total turns out to be too small. An

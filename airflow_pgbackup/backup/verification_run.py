@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from airflow_pgbackup.backup.artifact import choose_reader, open_checked, table_result
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.rehearsal import rehearse
 from airflow_pgbackup.backup.rounded_floats import are_floats_rounded
@@ -113,7 +113,7 @@ class VerificationRun:
             artifact_sha256=self.manifest.artifact.sha256,
         )
 
-    def _integrity(self, stack: ExitStack) -> Checked:
+    def _integrity(self, stack: ExitStack) -> CheckedArtifact:
         artifact = self.manifest.artifact
         # A rehearsal reads the artifact several times, and pg_restore opens these two formats by name.
         as_path = self.level == "restore" or (self.level == "archive" and artifact.format in ("tar", "directory"))
@@ -149,7 +149,7 @@ class VerificationRun:
             raise unknown
         return checked
 
-    def _archive(self, checked: Checked) -> None:
+    def _archive(self, checked: CheckedArtifact) -> None:
         contents = self._read(checked)
         self.tables = [table_result(table, "pass") for table in contents.tables]
         rows = sum(table.rows for table in contents.tables)
@@ -171,7 +171,7 @@ class VerificationRun:
             self._fail("source", found.differences, _HINTS["source"])
         self.checks.append(Check("source", "pass", str(found)))
 
-    def _restore(self, checked: Checked) -> None:
+    def _restore(self, checked: CheckedArtifact) -> None:
         try:
             found = rehearse(
                 checked.private_path,
@@ -248,7 +248,7 @@ class VerificationRun:
         self.client = ClientInfo("pg_restore", client.version_text, str(client.tool("pg_restore")))
         return client
 
-    def _read(self, checked: Checked) -> ArchiveSummary:
+    def _read(self, checked: CheckedArtifact) -> ArchiveSummary:
         artifact, path = self.manifest.artifact, checked.path
         client = self._choose_reader()
         # pg_restore reads a path itself, so that only its output can be counted.

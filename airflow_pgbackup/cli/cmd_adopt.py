@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.prompt import Confirm
 
-from airflow_pgbackup.backup.adopt import Plan, PlannedDump, carry_out, open_sources, plan_adoption
+from airflow_pgbackup.backup.adopt import AdoptionPlan, PlannedDump, carry_out, open_sources, plan_adoption
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.cli.arguments import repository_argument, repository_at
 from airflow_pgbackup.cli.listing import Listing
@@ -54,7 +54,7 @@ def run(session: Session) -> None:
     _carry_out(session, plan, repository)
 
 
-def _ask(session: Session, plan: Plan) -> None:
+def _ask(session: Session, plan: AdoptionPlan) -> None:
     """Ask whether to carry out the plan.
 
     :raises ConfigurationError: nobody can be asked, or the answer is no.
@@ -76,7 +76,7 @@ def _ask(session: Session, plan: Plan) -> None:
         raise ConfigurationError("nothing was changed: the plan was not confirmed")
 
 
-def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
+def _carry_out(session: Session, plan: AdoptionPlan, repository: Repository) -> None:
     arguments = session.arguments
 
     def verified(reference: Mapping[str, object]) -> dict[str, object]:
@@ -114,12 +114,12 @@ def _carry_out(session: Session, plan: Plan, repository: Repository) -> None:
     session.result(outcome, *lines)
 
 
-def _is_incomplete(plan: Plan) -> bool:
+def _is_incomplete(plan: AdoptionPlan) -> bool:
     """Return whether a file that may be a dump, or that the user named, is skipped."""
     return any(skipped.unreadable or skipped.named for skipped in plan.skipped)
 
 
-def _shown(plan: Plan) -> list[str | Listing]:
+def _shown(plan: AdoptionPlan) -> list[str | Listing]:
     """Return the plan for people: a line for each dump and each skipped file, warnings, totals."""
     shown: list[str | Listing] = []
     if plan.dumps:

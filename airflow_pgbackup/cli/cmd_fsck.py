@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_pgbackup.backup.fsck import fsck
-from airflow_pgbackup.backup.fsck.findings import ERROR, WARNING, Report
+from airflow_pgbackup.backup.fsck.findings import ERROR, WARNING, FsckReport
 from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
@@ -25,7 +25,7 @@ def run(session: Session) -> None:
     session.result(report.as_json(), *map(str, report.findings), *_summary(report))
 
 
-def _summary(report: Report) -> list[str]:
+def _summary(report: FsckReport) -> list[str]:
     lines = [f"{number:,} more findings of code {code} are not shown" for code, number in report.more]
     lines += [f"removed the leftovers of a killed process: {path}" for path in report.swept]
     if report.read:

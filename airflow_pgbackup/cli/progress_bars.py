@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from airflow_pgbackup.backup.progress import Figures, Step
+from airflow_pgbackup.backup.progress import Step, StepFigures
 from airflow_pgbackup.quantities import human_duration
 from airflow_pgbackup.terminal import Terminal
 from airflow_pgbackup.text import printable
@@ -68,7 +68,7 @@ class Bars:
         return Group(self._spinner, *steps)
 
 
-def step_line(figures: Figures, width: int) -> RenderableType:
+def step_line(figures: StepFigures, width: int) -> RenderableType:
     """Return the line of a step: its name, a bar, its figures.
 
     :param width: cells. The least important figures are left out where it is too small, then the bar, and the name is
@@ -85,7 +85,7 @@ def step_line(figures: Figures, width: int) -> RenderableType:
     return line
 
 
-def layout(figures: Figures, width: int) -> tuple[str, int, str]:
+def layout(figures: StepFigures, width: int) -> tuple[str, int, str]:
     """Return the name, the width of the bar (0 for none) and the figures that fit into one line."""
     name, parts = printable(figures.step.what), figures.parts
     needed = min(cell_len(name), _LEAST_NAME)

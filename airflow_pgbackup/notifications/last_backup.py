@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import PgBackupError
-from airflow_pgbackup.notifications.targets import Target
+from airflow_pgbackup.notifications.targets import AlertScope
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.quantities import counted, human_age
 from airflow_pgbackup.repository.layout import Series
@@ -69,7 +69,7 @@ class LastBackup:
 
 
 def last_backups(
-    targets: Sequence[Target], *, timeout: float | None = None, now: datetime | None = None
+    targets: Sequence[AlertScope], *, timeout: float | None = None, now: datetime | None = None
 ) -> list[LastBackup]:
     """Look up the last verified backups: that of the first target, which is looked up first, then the worst.
 
@@ -101,11 +101,11 @@ def last_backups(
     return [each[0][0], *_worst_first([*each[0][1:], *chain(*each[1:])])]
 
 
-def _unknown(target: Target, problem: str) -> LastBackup:
+def _unknown(target: AlertScope, problem: str) -> LastBackup:
     return LastBackup(kind=BACKUP, of=target.name, problem=problem)
 
 
-def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
+def _look_up(target: AlertScope, cancel: Cancel, now: datetime) -> list[LastBackup]:
     from airflow_pgbackup.hooks.pgbackup import PgBackupHook
     from airflow_pgbackup.hooks.repository import open_repository
     from airflow_pgbackup.repository.set_files import list_sets
@@ -124,7 +124,7 @@ def _look_up(target: Target, cancel: Cancel, now: datetime) -> list[LastBackup]:
     return _series(repository, target, now, sets=has_sets)
 
 
-def _series(repository: Repository, target: Target, now: datetime, *, sets: bool) -> list[LastBackup]:
+def _series(repository: Repository, target: AlertScope, now: datetime, *, sets: bool) -> list[LastBackup]:
     """Return the last backup of each series, worst first; with `sets`, the last complete sets come before them."""
     from airflow_pgbackup.backup.freshness import freshness
     from airflow_pgbackup.backup.freshness_rules import FreshnessRules
@@ -158,7 +158,7 @@ def _of_series(found: dict[str, Any], now: datetime) -> LastBackup:
     return LastBackup(kind=BACKUP, of=name, started_at=started, age=now - started, detail=f"level {found['verified']}")
 
 
-def _sets(repository: Repository, target: Target, now: datetime) -> list[LastBackup]:
+def _sets(repository: Repository, target: AlertScope, now: datetime) -> list[LastBackup]:
     from airflow_pgbackup.backup.set_freshness import judge_sets
     from airflow_pgbackup.backup.set_members import SetMembers
 

@@ -12,7 +12,7 @@ from airflow_pgbackup.repository.layout import SCOPES, Series
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class AlertScope:
     """Series of a repository.
 
     :param server: None: every server's.
@@ -48,7 +48,7 @@ class Target:
         return str(Series(self.server or "", database, self.scopes[0] if self.scopes else None))
 
 
-def targets_of(context: Mapping[str, Any]) -> list[Target]:
+def targets_of(context: Mapping[str, Any]) -> list[AlertScope]:
     """Return what a callback is about: what its task works on, or what the tasks of its DAG do, the failed one first.
 
     Nothing for a task that is not of this package.
@@ -84,7 +84,7 @@ class _Unknown(Exception):
     """An argument is a template or the result of a task, which is not known here."""
 
 
-def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | None:
+def _target(task: Any, render: Callable[[Any, str], str | None]) -> AlertScope | None:
     """Return what a task works on; None for one that is not ours, or where that is not known."""
     with suppress(_Unknown):
         if kind := operator_module(task):
@@ -92,7 +92,7 @@ def _target(task: Any, render: Callable[[Any, str], str | None]) -> Target | Non
     return None
 
 
-def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -> Target | None:
+def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -> AlertScope | None:
     mapped = hasattr(task, "partial_kwargs")
 
     def argument(name: str, default: Any = None) -> Any:
@@ -123,17 +123,17 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
     if kind in ("restore", "refresh", "choose_backup"):  # their connection is that of the target
         return _of_series(repository, aws_conn_id, argument("series"))
     server = text("server") or text("postgres_conn_id")
-    everything = Target(repository=repository, aws_conn_id=aws_conn_id, server=server)
+    everything = AlertScope(repository=repository, aws_conn_id=aws_conn_id, server=server)
     if mapped:
         return everything
     if kind == "backup_set":
         discovery = argument("discovery")
         server = discovery.get("server") if isinstance(discovery, Mapping) else None
-        return Target(repository=repository, aws_conn_id=aws_conn_id, server=server)
+        return AlertScope(repository=repository, aws_conn_id=aws_conn_id, server=server)
     known: dict[str, Any] = {"repository": repository, "aws_conn_id": aws_conn_id, "server": server}
     if kind == "dump_all":
         scopes = tuple(scope for scope in SCOPES if argument(f"{scope}_only"))
-        return Target(**known, scopes=scopes, cluster=not scopes)
+        return AlertScope(**known, scopes=scopes, cluster=not scopes)
     if kind in ("dump", "check") and argument("cluster") is not True:
         try:
             database = text("database")
@@ -142,9 +142,9 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
         named: dict[str, Any] = (
             {"databases": (database,)} if database else {"postgres_conn_id": text("postgres_conn_id")}
         )
-        return Target(**known, **named)
+        return AlertScope(**known, **named)
     if kind == "freshness":
-        return Target(
+        return AlertScope(
             **known,
             databases=names("databases"),
             cluster=argument("cluster") is True,
@@ -154,7 +154,7 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
         )
     if kind == "prune":
         try:
-            series = Target(
+            series = AlertScope(
                 **known,
                 databases=names("databases"),
                 postgres_conn_id=text("postgres_conn_id") if argument("databases") is None else None,
@@ -167,14 +167,14 @@ def _target_of(task: Any, kind: str, render: Callable[[Any, str], str | None]) -
     return everything
 
 
-def _of_series(repository: object, aws_conn_id: str | None, path: object) -> Target | None:
+def _of_series(repository: object, aws_conn_id: str | None, path: object) -> AlertScope | None:
     if not isinstance(repository, str):
         return None
     try:
         series = Series.parse(str(path))
     except ValueError:
         return None
-    return Target(
+    return AlertScope(
         repository=repository,
         aws_conn_id=aws_conn_id,
         server=series.server,
@@ -191,12 +191,12 @@ def _names(value: object) -> tuple[str, ...] | None:
     return None
 
 
-def _merged(targets: Iterable[Target]) -> list[Target]:
+def _merged(targets: Iterable[AlertScope]) -> list[AlertScope]:
     """Return one target for each server of a repository, where the tasks of a DAG work on more than one series."""
-    of_repository: dict[tuple[str, str | None], list[Target]] = {}
+    of_repository: dict[tuple[str, str | None], list[AlertScope]] = {}
     for one in targets:
         of_repository.setdefault((one.repository, one.aws_conn_id), []).append(one)
-    merged: list[Target] = []
+    merged: list[AlertScope] = []
     for (repository, aws_conn_id), found in of_repository.items():
         distinct = list(dict.fromkeys(found))
         if len(distinct) == 1:
@@ -204,6 +204,6 @@ def _merged(targets: Iterable[Target]) -> list[Target]:
             continue
         servers: list[str | None] = [*dict.fromkeys(one.server for one in distinct if one.server)]
         merged += [
-            Target(repository=repository, aws_conn_id=aws_conn_id, server=server) for server in servers or [None]
+            AlertScope(repository=repository, aws_conn_id=aws_conn_id, server=server) for server in servers or [None]
         ]
     return merged

@@ -18,7 +18,7 @@ from airflow_pgbackup.assets import emit, with_alias
 from airflow_pgbackup.errors import Canceled, ConfigurationError, PgBackupError
 from airflow_pgbackup.links import BackupPageLink, PlaceOnPage, S3ConsoleLink
 from airflow_pgbackup.notifications.cause import Cause, leave_cause
-from airflow_pgbackup.operators._figures import Figures
+from airflow_pgbackup.operators._figures import TaskFigures
 from airflow_pgbackup.operators._given import require_given
 from airflow_pgbackup.operators._lineage import Work, lineage
 from airflow_pgbackup.operators._map_label import as_label, series_label
@@ -76,7 +76,7 @@ class PgBackupOperator(BaseOperator):
     """Of operators that read artifacts: the connection with the secret key, instead of the setting's."""
 
     _work: Work | None = None
-    _figures: Figures
+    _figures: TaskFigures
 
     _passed: Mapping[str, Any] = MappingProxyType({})
     _lost: Sequence[str] = ()
@@ -93,7 +93,7 @@ class PgBackupOperator(BaseOperator):
         from airflow_pgbackup.postgres.tools.cancel import Cancel
 
         self._cancel = cancel = Cancel()
-        self._work, self._figures = Work(), Figures()
+        self._work, self._figures = Work(), TaskFigures()
         log = TaskLog(self.log)
         try:
             if self._killed:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Figures:
+class TaskFigures:
     """What a dump or a verification measured; None where nothing measured it.
 
     :param duration_seconds: of the dump or the verification.

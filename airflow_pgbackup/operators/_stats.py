@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.notifications.operator_module import operator_module
-from airflow_pgbackup.operators._figures import Figures
+from airflow_pgbackup.operators._figures import TaskFigures
 from airflow_pgbackup.repository.layout import LEVELS, Series
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _DIGEST = re.compile(rf"\.[0-9a-f]{{{_DIGITS}}}\Z")
 
 
 @contextmanager
-def measured(task: Any, figures: Figures) -> Iterator[dict[str, object]]:
+def measured(task: Any, figures: TaskFigures) -> Iterator[dict[str, object]]:
     """Count and time the work of a task in the ``with``, which puts the result into the yielded dict.
 
     Sends ``pgbackup.dump.success`` or ``.failure`` (with tag ``cause``), ``.duration``, and after a success ``.bytes``,
@@ -85,7 +85,7 @@ def send_freshness(found: Mapping[str, Any]) -> None:
 def _send_work(
     task: Any,
     result: Mapping[str, object],
-    figures: Figures,
+    figures: TaskFigures,
     duration: timedelta,
     cause: str | None = None,
 ) -> None:

@@ -23,7 +23,7 @@ from airflow_pgbackup.plugin.cache import Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.forms import Chosen, buttons
 from airflow_pgbackup.plugin.pages import problem_page, render
-from airflow_pgbackup.plugin.sources import Source, read_sources
+from airflow_pgbackup.plugin.sources import PageRepository, read_sources
 from airflow_pgbackup.repository.layout import Series, artifact_key, parse_backup_id
 from airflow_pgbackup.repository.manifest import Manifest
 
@@ -89,7 +89,7 @@ async def backup_page(
     )
 
 
-async def _asked(repository: str, series: str) -> tuple[Source, Series]:
+async def _asked(repository: str, series: str) -> tuple[PageRepository, Series]:
     """Return what a request names: a repository that is configured, a series by its folder."""
     try:
         sources = await asyncio.to_thread(read_sources)
@@ -115,7 +115,7 @@ def _value(reading: Reading[Any]) -> Any:
     return reading.value
 
 
-def _stored_at(source: Source, manifest: Manifest) -> str:
+def _stored_at(source: PageRepository, manifest: Manifest) -> str:
     artifact = manifest.artifact
     return f"{source.plain_uri}/{artifact_key(manifest.series, manifest.id, artifact.name, artifact.attempt)}"
 

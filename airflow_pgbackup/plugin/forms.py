@@ -18,7 +18,7 @@ from starlette.requests import Request  # FastAPI looks the annotations of a dep
 
 from airflow_pgbackup.plugin import csrf, dag_runs
 from airflow_pgbackup.plugin.dag_runs import Refused, StartedRun
-from airflow_pgbackup.plugin.sources import AWS_DEFAULT, Source, read_sources
+from airflow_pgbackup.plugin.sources import AWS_DEFAULT, PageRepository, read_sources
 from airflow_pgbackup.repository.layout import Series, parse_backup_id
 from airflow_pgbackup.settings import load
 
@@ -79,7 +79,7 @@ ACTIONS = {
 class Chosen:
     """A backup that a form is about."""
 
-    source: Source
+    source: PageRepository
     series: Series
     id: str
 

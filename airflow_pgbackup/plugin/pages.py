@@ -18,7 +18,7 @@ from airflow_pgbackup.errors import ConfigurationError, PgBackupError
 from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import OLDEST, Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
-from airflow_pgbackup.plugin.sources import Source, read_sources
+from airflow_pgbackup.plugin.sources import PageRepository, read_sources
 
 OVERVIEWS: Cache[Overview] = Cache(threads=8, bounded=False, oldest=OLDEST)
 """The overviews of the repositories, for all requests of this process. Most threads wait for a store."""
@@ -55,7 +55,7 @@ def render(
 class _Row:
     """A series on the first view."""
 
-    source: Source
+    source: PageRepository
     series: SeriesStatus
     age: str
     share: int
@@ -68,7 +68,7 @@ class _Row:
 class _Section:
     """A repository on the first view."""
 
-    source: Source
+    source: PageRepository
     reading: Reading[Overview]
     rows: tuple[_Row, ...]
     left_out: int
@@ -96,7 +96,7 @@ async def overview_page(find: str = "") -> HTMLResponse:
     return await asyncio.to_thread(_page, list(zip(sources, readings, strict=True)), find.strip()[:_LONGEST_FIND])
 
 
-def _page(readings: Sequence[tuple[Source, Reading[Overview]]], find: str) -> HTMLResponse:
+def _page(readings: Sequence[tuple[PageRepository, Reading[Overview]]], find: str) -> HTMLResponse:
     now = datetime.now(timezone.utc)
     sections = [_section(source, reading, find, now) for source, reading in readings]
     read = [section.overview for section in sections if section.overview]
@@ -121,7 +121,7 @@ def _page(readings: Sequence[tuple[Source, Reading[Overview]]], find: str) -> HT
     )
 
 
-def _section(source: Source, reading: Reading[Overview], find: str, now: datetime) -> _Section:
+def _section(source: PageRepository, reading: Reading[Overview], find: str, now: datetime) -> _Section:
     if reading.value is None:
         return _Section(source, reading, (), 0)
     wanted = find.casefold()
@@ -131,11 +131,11 @@ def _section(source: Source, reading: Reading[Overview], find: str, now: datetim
     return _Section(source, reading, rows, len(series) - len(rows))
 
 
-def _read(source: Source) -> Any:
+def _read(source: PageRepository) -> Any:
     return lambda: overview(repository=source.open(), targets=source.targets)
 
 
-def _row(source: Source, one: SeriesStatus, now: datetime) -> _Row:
+def _row(source: PageRepository, one: SeriesStatus, now: datetime) -> _Row:
     sizes = [each.size for each in one.recent]
     seconds = [each.seconds for each in one.recent]
     known = [value for value in seconds if value is not None]

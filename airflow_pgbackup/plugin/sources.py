@@ -32,7 +32,7 @@ AWS_DEFAULT = "aws_default"
 
 
 @dataclass(frozen=True)
-class Source:
+class PageRepository:
     """A repository that the page shows.
 
     :param number: its name in the page's addresses.
@@ -70,7 +70,7 @@ class Source:
         return open_repository(self.uri, self.aws_conn_id, cancel=cancel)
 
 
-def read_sources() -> list[Source]:
+def read_sources() -> list[PageRepository]:
     """Return the repositories that are configured; none if nothing is.
 
     :raises ConfigurationError: a setting, or the fleet's mapping, is invalid.
@@ -87,7 +87,7 @@ def read_sources() -> list[Source]:
     # One repository may be written in several ways, and be named by a fleet and beside it.
     every = {(plain_uri(uri), aws_conn_id): (uri, aws_conn_id) for uri, aws_conn_id in reversed(places)}
     return [
-        Source(number, *place, Targets(default, fleet.rules(plain[0]), fleet.stored.get(plain, {})))
+        PageRepository(number, *place, Targets(default, fleet.rules(plain[0]), fleet.stored.get(plain, {})))
         for number, (plain, place) in enumerate(reversed(every.items()))
     ]
 

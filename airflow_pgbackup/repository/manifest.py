@@ -53,7 +53,7 @@ US = "airflow-pgbackup"
 
 
 @dataclass(frozen=True)
-class Compression:
+class RecordedCompression:
     """The compression of an artifact: inside its format, but around a plain dump.
 
     :param by: ``pg_dump`` or :data:`US`; None if it is not compressed.
@@ -64,7 +64,7 @@ class Compression:
     by: str | None
 
     @classmethod
-    def decode(cls, content: Content) -> Compression:
+    def decode(cls, content: Content) -> RecordedCompression:
         return cls(content["method"], integer(content["level"]), content["by"])
 
 
@@ -97,7 +97,7 @@ class Artifact:
 
     name: str
     format: str
-    compression: Compression
+    compression: RecordedCompression
     size: int
     sha256: str
     files: tuple[FileDigest, ...]
@@ -111,7 +111,7 @@ class Artifact:
         return cls(
             name=content["name"],
             format=content["format"],
-            compression=Compression.decode(content["compression"]),
+            compression=RecordedCompression.decode(content["compression"]),
             size=int(content["size"]),
             sha256=content["sha256"],
             files=tuple(FileDigest.decode(each) for each in content["files"]),

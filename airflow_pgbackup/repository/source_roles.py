@@ -16,7 +16,7 @@ _RESERVED = ("public", "none")
 
 
 @dataclass(frozen=True)
-class Membership:
+class RecordedMembership:
     """A role whose privileges `member` inherits."""
 
     role: str
@@ -34,14 +34,14 @@ class SourceRoles:
 
     superusers: tuple[str, ...] = ()
     bypass_rls: tuple[str, ...] = ()
-    memberships: tuple[Membership, ...] = ()
+    memberships: tuple[RecordedMembership, ...] = ()
 
     @classmethod
     def decode(cls, content: Content) -> SourceRoles:
         return cls(
             superusers=tuple(content["superusers"]),
             bypass_rls=tuple(content["bypass_rls"]),
-            memberships=tuple(Membership(each["role"], each["member"]) for each in content["memberships"]),
+            memberships=tuple(RecordedMembership(each["role"], each["member"]) for each in content["memberships"]),
         )
 
     @property

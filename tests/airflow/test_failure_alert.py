@@ -27,7 +27,7 @@ from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.notifications import last_backup
 from airflow_pgbackup.notifications.failure import FailureAlert, FailureMessage
 from airflow_pgbackup.notifications.last_backup import LastBackup, last_backups
-from airflow_pgbackup.notifications.targets import Target, targets_of
+from airflow_pgbackup.notifications.targets import AlertScope, targets_of
 from airflow_pgbackup.pipelines import pgbackup_dags
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -406,7 +406,7 @@ def test_a_set_with_a_failed_backup_is_not_the_last_one(tmp_path: Path, each: bo
     repository.init()
     whole = night(repository, 1, "app", "crm")
     fail(repository, night(repository, 0, "app", "crm").databases[1])
-    target = Target(repository=repository.uri, aws_conn_id=None, server="prod", each=each)
+    target = AlertScope(repository=repository.uri, aws_conn_id=None, server="prod", each=each)
     first, *series = last_backups([target], now=NOW)
     assert first.started_at == whole.started_at
     assert first.sentence.endswith("1 d 1 h old, 2 databases; 1 backup of a newer set cannot be used")
@@ -418,7 +418,7 @@ def test_a_failed_dump_of_a_cluster_is_about_its_series_alone(tmp_path: Path, na
     repository = open_repository(tmp_path.as_uri())
     repository.init()
     night(repository, 0, "app", "crm")
-    (found,) = last_backups([Target(repository=repository.uri, aws_conn_id=None, server="prod", **named)], now=NOW)
+    (found,) = last_backups([AlertScope(repository=repository.uri, aws_conn_id=None, server="prod", **named)], now=NOW)
     assert found.of == ("prod/@cluster" if "cluster" in named else "prod/@globals")
 
 

@@ -15,7 +15,7 @@ from honest import write_backup, write_verification
 from put_only import Credentials, no_overwriting, put_only
 
 from airflow_pgbackup.backup.fsck import fsck
-from airflow_pgbackup.backup.fsck.findings import Report
+from airflow_pgbackup.backup.fsck.findings import FsckReport
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.backup.prune import prune
 from airflow_pgbackup.backup.verify import verify
@@ -76,7 +76,7 @@ class Drill:
     def fresh(self) -> Repository:
         return self.owner.open(self.repository.uri)
 
-    def fsck(self, **options: Any) -> Report:
+    def fsck(self, **options: Any) -> FsckReport:
         return fsck(repository=self.fresh(), **options)
 
     def remaining(self) -> set[str]:

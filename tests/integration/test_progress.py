@@ -15,7 +15,7 @@ from ptys import HIDE, NEVER, SHOW, on_terminal, read_until, screen
 from airflow_pgbackup.backup.bulk import verify_all
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
-from airflow_pgbackup.backup.progress import Figures, LogProgress, Step
+from airflow_pgbackup.backup.progress import LogProgress, Step, StepFigures
 from airflow_pgbackup.backup.restore import restore
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.upload import upload
@@ -44,7 +44,7 @@ class Recorder:
     """Keeps the figures of each step at its end, by the step's first word."""
 
     def __init__(self) -> None:
-        self.ended: dict[str, Figures] = {}
+        self.ended: dict[str, StepFigures] = {}
         self.open = 0
 
     def begin(self, step: Step) -> None:

@@ -11,19 +11,19 @@ from pathlib import Path
 
 from airflow_pgbackup.backup.adopt.carry_out import Verify, carry_out
 from airflow_pgbackup.backup.adopt.open_sources import open_sources
-from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump
+from airflow_pgbackup.backup.adopt.plan import AdoptionPlan, PlannedDump
 from airflow_pgbackup.backup.adopt.planner import plan_adoption
-from airflow_pgbackup.backup.adopt.sources import Source
+from airflow_pgbackup.backup.adopt.sources import DumpSource
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.repository.base import Repository
 
-__all__ = ["Plan", "PlannedDump", "Source", "adopt", "carry_out", "open_sources", "plan_adoption"]
+__all__ = ["AdoptionPlan", "DumpSource", "PlannedDump", "adopt", "carry_out", "open_sources", "plan_adoption"]
 
 
 def adopt(
     *,
     repository: Repository,
-    sources: Sequence[str | Path | Source],
+    sources: Sequence[str | Path | DumpSource],
     server: str,
     database: str | None = None,
     database_patterns: Sequence[str] = (),
@@ -40,7 +40,7 @@ def adopt(
 
     :param sources: files, globs, directories with everything below them, or ``s3://bucket/prefix``.
     :param dry_run: only return the plan.
-    :return: plain JSON; see :func:`.carry_out`. For a dry run :meth:`.Plan.describe` and empty lists.
+    :return: plain JSON; see :func:`.carry_out`. For a dry run :meth:`.AdoptionPlan.describe` and empty lists.
     :raises ConfigurationError, RepositoryError: as :func:`.plan_adoption` and :func:`.carry_out`, which also have the
         other parameters.
     """

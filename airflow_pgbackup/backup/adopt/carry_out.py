@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_pgbackup.backup.adopt.manifest import manifest_of
-from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump
+from airflow_pgbackup.backup.adopt.plan import AdoptionPlan, PlannedDump
 from airflow_pgbackup.backup.adopt.repository_source import RepositorySource
 from airflow_pgbackup.backup.adopt.sources import LocalSource, Seen, reason
 from airflow_pgbackup.backup.attempt import attempt
@@ -36,7 +36,7 @@ Verify = Callable[[Mapping[str, object]], dict[str, object]]
 
 
 def carry_out(
-    plan: Plan,
+    plan: AdoptionPlan,
     *,
     link: bool = False,
     move: bool = False,
@@ -54,7 +54,7 @@ def carry_out(
         each earlier one that its own files do not show as verified at `level`, and with `move` for all, because their
         sources are then removed.
     :param level: at which `verify` verifies.
-    :return: plain JSON, :meth:`.Plan.describe` and::
+    :return: plain JSON, :meth:`.AdoptionPlan.describe` and::
 
         {"adopted": [reference, …], "present": [reference, …] (adopted before), "failed": [{"path", "series", "id",
          "reason", "status"}] (adopted, but not verified; status "failed" or "not proven"), "removed": [path, …],

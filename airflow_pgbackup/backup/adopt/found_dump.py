@@ -13,7 +13,7 @@ from typing import BinaryIO
 from airflow_pgbackup.backup.adopt.directory_members import DirectoryMembers
 from airflow_pgbackup.backup.adopt.partial_dumps import missing_part
 from airflow_pgbackup.backup.adopt.script_outline import ScriptOutline
-from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
+from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, DumpSource, Seen
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.streams import Meter
 from airflow_pgbackup.byte_streams import PIECE, Readable
@@ -42,7 +42,7 @@ class FoundDump:
     :param kinds: as in :attr:`.Dump.kinds`, of a script too.
     """
 
-    source: Source
+    source: DumpSource
     candidate: Candidate
     content: Dump
     files: tuple[FileDigest, ...]
@@ -81,7 +81,7 @@ class FoundDump:
             yield stream
 
 
-def read_dump(source: Source, candidate: Candidate, context: RunContext) -> FoundDump | None:
+def read_dump(source: DumpSource, candidate: Candidate, context: RunContext) -> FoundDump | None:
     """Read a dump to its end. None: it is not a dump.
 
     :raises VerificationFailed: its header is damaged, it is truncated, or a directory lacks files or has some that
@@ -126,7 +126,7 @@ def read_dump(source: Source, candidate: Candidate, context: RunContext) -> Foun
     return FoundDump(source, candidate, content, tuple(files), tuple(seen), scope, kinds)
 
 
-def _members(source: Source, candidate: Candidate, context: RunContext) -> DirectoryMembers | None:
+def _members(source: DumpSource, candidate: Candidate, context: RunContext) -> DirectoryMembers | None:
     if candidate.members is None:
         return None
     with source.open(f"{candidate.name}/{TOC}") as (stream, _):

@@ -10,7 +10,7 @@ from airflow_pgbackup.backup.adopt.plan import PlannedDump
 from airflow_pgbackup.backup.restore_command import restore_command
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.catalogue import PIN_FILE
-from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, Compression, DatabaseSource, Manifest
+from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, DatabaseSource, Manifest, RecordedCompression
 
 _UNKNOWN = "0"
 """The version of a dump that does not state one: older than every client."""
@@ -28,7 +28,7 @@ def manifest_of(planned: PlannedDump, repository: str, attempt: str, server: str
     artifact = Artifact(
         name=name,
         format=content.format,
-        compression=Compression(content.compression, None, by if content.compression else None),
+        compression=RecordedCompression(content.compression, None, by if content.compression else None),
         size=dump.size,
         sha256=dump.sha256,
         files=dump.files if content.format == "directory" else (replace(dump.files[0], path=name),),

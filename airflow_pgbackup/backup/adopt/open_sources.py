@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from airflow_pgbackup.backup.adopt.enclosing import Enclosing
 from airflow_pgbackup.backup.adopt.globs import Glob
 from airflow_pgbackup.backup.adopt.repository_source import RepositorySource
-from airflow_pgbackup.backup.adopt.sources import Source, local_source
+from airflow_pgbackup.backup.adopt.sources import DumpSource, local_source
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.base import Repository
@@ -20,11 +20,11 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 def open_sources(
-    given: Sequence[str | Path | Source],
+    given: Sequence[str | Path | DumpSource],
     *,
     open_store: Callable[[str], Repository] | None = None,
     context: RunContext | None = None,
-) -> list[Source]:
+) -> list[DumpSource]:
     """Return the sources for the arguments.
 
     :param given: paths, globs, ``file:///directory`` or ``s3://bucket/prefix``, which may end in a glob.
@@ -36,10 +36,10 @@ def open_sources(
         raise ConfigurationError("no dumps to adopt given", hint="Name files, globs, directories, or s3://….")
     cancel = (context or RunContext()).cancel
     opener = open_store or (lambda uri: open_repository(uri, cancel=cancel))
-    return [each if isinstance(each, Source) else _source(str(each), opener) for each in given]
+    return [each if isinstance(each, DumpSource) else _source(str(each), opener) for each in given]
 
 
-def _source(text: str, open_store: Callable[[str], Repository]) -> Source:
+def _source(text: str, open_store: Callable[[str], Repository]) -> DumpSource:
     scheme, separator, rest = text.partition("://")
     if not separator:
         return local_source(text)
@@ -50,7 +50,7 @@ def _source(text: str, open_store: Callable[[str], Repository]) -> Source:
     return _store_source(text, open_store)
 
 
-def _store_source(uri: str, open_store: Callable[[str], Repository]) -> Source:
+def _store_source(uri: str, open_store: Callable[[str], Repository]) -> DumpSource:
     scheme, _, rest = uri.partition("://")
     bucket, *parts = rest.rstrip("/").split("/")
 

@@ -88,7 +88,7 @@ class Skipped:
 
 
 @dataclass
-class Plan:
+class AdoptionPlan:
     """What adopt will do with each dump.
 
     :ivar dumps: ordered by series and time.

@@ -12,8 +12,8 @@ from airflow_pgbackup.backup.adopt.database_names import DatabaseNames, Label, s
 from airflow_pgbackup.backup.adopt.found_dump import FoundDump, read_dump
 from airflow_pgbackup.backup.adopt.known_backups import KnownBackups
 from airflow_pgbackup.backup.adopt.name_times import FUTURE, Ambiguous, NameTime, NameTimes
-from airflow_pgbackup.backup.adopt.plan import Plan, PlannedDump, Skipped
-from airflow_pgbackup.backup.adopt.sources import Candidate, Source, reason
+from airflow_pgbackup.backup.adopt.plan import AdoptionPlan, PlannedDump, Skipped
+from airflow_pgbackup.backup.adopt.sources import Candidate, DumpSource, reason
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, RepositoryError, VerificationFailed
 from airflow_pgbackup.quantities import counted
@@ -28,14 +28,14 @@ _DIGITS_OF_A_DATE = 6
 def plan_adoption(
     *,
     repository: Repository,
-    sources: Sequence[Source],
+    sources: Sequence[DumpSource],
     server: str,
     database: str | None = None,
     database_patterns: Sequence[str] = (),
     time_patterns: Sequence[str] = (),
     time_zone: str = "UTC",
     context: RunContext | None = None,
-) -> Plan:
+) -> AdoptionPlan:
     """Return what an adoption would do.
 
     :param sources: where the dumps are; a file that two of them reach counts once.
@@ -64,12 +64,12 @@ def plan_adoption(
 
 class _Planner:
     def __init__(self, repository: Repository, server: str, context: RunContext, zone: tzinfo) -> None:
-        self.plan = Plan(repository, server)
+        self.plan = AdoptionPlan(repository, server)
         self.found: list[FoundDump] = []
         self.zone = zone
         self._context = context
 
-    def read(self, sources: Sequence[Source]) -> None:
+    def read(self, sources: Sequence[DumpSource]) -> None:
         seen: set[str] = set()
         for source in sources:
             matched = False
@@ -85,7 +85,7 @@ class _Planner:
                     hint="Check the pattern; ** stands for any directories, and * not for a leading dot.",
                 )
 
-    def _read(self, source: Source, candidate: Candidate) -> None:
+    def _read(self, source: DumpSource, candidate: Candidate) -> None:
         if candidate.error:
             self._skip(candidate, source, candidate.error, unreadable=candidate.unreadable)
             return
@@ -105,7 +105,7 @@ class _Planner:
                 self.found.append(dump)
 
     def _skip(
-        self, candidate: Candidate, source: Source, why: str, *, unreadable: bool = False, copy: bool = False
+        self, candidate: Candidate, source: DumpSource, why: str, *, unreadable: bool = False, copy: bool = False
     ) -> None:
         self.plan.skipped.append(Skipped(candidate.name, source.label, why, unreadable, source.named and not copy))
         self._context.log(f"skipped {candidate.name}: {why}")

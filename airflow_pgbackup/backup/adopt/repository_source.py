@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from airflow_pgbackup.backup.adopt.enclosing import IS_BACKUP, IS_REPOSITORY, Enclosing
 from airflow_pgbackup.backup.adopt.globs import Glob
-from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, Seen, Source
+from airflow_pgbackup.backup.adopt.sources import TOC, Candidate, DumpSource, Seen
 from airflow_pgbackup.errors import BackupNotFound, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
@@ -18,7 +18,7 @@ from airflow_pgbackup.repository.layout import REPOSITORY_FILE, is_key
 _ODD_NAME = "its name has a control character, more than 255 bytes, or a segment that is empty, '.' or '..'; rename it"
 
 
-class RepositorySource(Source):
+class RepositorySource(DumpSource):
     """Keys of a store.
 
     :param store: opened at a prefix.

@@ -54,7 +54,7 @@ class Candidate:
     """It could not be read."""
 
 
-class Source(ABC):
+class DumpSource(ABC):
     """A place with dumps. Names are paths below it, joined by ``/``.
 
     :ivar label: for people.
@@ -90,7 +90,7 @@ class Source(ABC):
         return f"{self.label.rstrip('/')}/{candidate.name}"
 
 
-class LocalSource(Source):
+class LocalSource(DumpSource):
     """Files below a directory.
 
     :param root: may be a symbolic link.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.repository.source_roles import MAX_LISTED, Membership, SourceRoles
+from airflow_pgbackup.repository.source_roles import MAX_LISTED, RecordedMembership, SourceRoles
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -56,6 +56,6 @@ def read_source_roles(session: psycopg.Connection[Any]) -> SourceRoles | None:
     found = SourceRoles(
         superusers=tuple(role for kind, role, _ in rows if kind == "superuser"),
         bypass_rls=tuple(role for kind, role, _ in rows if kind == "bypass_rls"),
-        memberships=tuple(Membership(role, member) for kind, role, member in rows if kind == "membership"),
+        memberships=tuple(RecordedMembership(role, member) for kind, role, member in rows if kind == "membership"),
     )
     return found if found.valid else None

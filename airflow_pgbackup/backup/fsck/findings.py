@@ -58,7 +58,7 @@ MOST_PER_CODE = 1000
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """One fault of a repository.
 
     :param severity: ``error``: a backup cannot be restored or its files are invalid; ``warning``: a person should act;
@@ -90,23 +90,23 @@ class Finding:
 
 
 @dataclass
-class Findings:
+class Faults:
     """Collects the findings; for those that can be repaired, also what a repair removes."""
 
-    all: list[Finding] = field(default_factory=list)
+    all: list[Fault] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)
     """By code, how many were counted only."""
-    repairable: list[tuple[Finding, Leftover | UnfinishedWrite]] = field(default_factory=list)
+    repairable: list[tuple[Fault, Leftover | UnfinishedWrite]] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
 
     def error(self, code: str, key: str, message: str, hint: str) -> None:
-        self._add(Finding(ERROR, code, key, message, hint))
+        self._add(Fault(ERROR, code, key, message, hint))
 
     def warning(self, code: str, key: str, message: str, hint: str) -> None:
-        self._add(Finding(WARNING, code, key, message, hint))
+        self._add(Fault(WARNING, code, key, message, hint))
 
     def note(self, code: str, key: str, message: str, hint: str) -> None:
-        self._add(Finding(NOTE, code, key, message, hint))
+        self._add(Fault(NOTE, code, key, message, hint))
 
     def overwritten(self, file: LostFile, *, reverted: bool, keep: bool = False) -> None:
         """Add an error about a file that somebody overwrote; repaired, if its first version is back.
@@ -121,17 +121,17 @@ class Findings:
                 "--revert leaves it: the backup is complete, and files that the first version names are missing. "
                 "Two attempts may have committed at once, if the store has no conditional writes."
             )
-        finding = Finding(ERROR, "overwritten", first.key, message + first.modified.isoformat(), hint)
+        finding = Fault(ERROR, "overwritten", first.key, message + first.modified.isoformat(), hint)
         repair = "the first version is current again"
         self._add(replace(finding, repair=repair, repaired=True) if reverted else finding)
 
     def leftover(self, code: str, message: str, what: Leftover | UnfinishedWrite, repair: str) -> None:
         """Add a warning about something that a repair removes."""
         key = what.folder if isinstance(what, Leftover) else what.key
-        finding = Finding(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", repair)
+        finding = Fault(WARNING, code, key, message, "Run fsck with --repair, or prune, to remove it.", repair)
         self.repairable.append((finding, what))
 
-    def extend(self, other: Findings) -> None:
+    def extend(self, other: Faults) -> None:
         """Add all of another collection."""
         for finding in other.all:
             self._add(finding)
@@ -143,7 +143,7 @@ class Findings:
 
         :param act: removes it; returns why it did not.
         """
-        repaired: list[tuple[Finding, Leftover | UnfinishedWrite]] = []
+        repaired: list[tuple[Fault, Leftover | UnfinishedWrite]] = []
         for finding, what in self.repairable:
             why = act(what)
             done = (
@@ -154,12 +154,12 @@ class Findings:
             repaired.append((done, what))
         self.repairable = repaired
 
-    def sorted(self) -> tuple[Finding, ...]:
+    def sorted(self) -> tuple[Fault, ...]:
         """Return all findings: errors first, then by key."""
         every = [*self.all, *(finding for finding, _ in self.repairable)]
         return tuple(sorted(every, key=lambda one: (_ORDER.index(one.severity), one.key, one.code)))
 
-    def _add(self, finding: Finding) -> None:
+    def _add(self, finding: Fault) -> None:
         self._counts[finding.code] += 1
         if self._counts[finding.code] > MOST_PER_CODE:
             self.more[finding.code] += 1
@@ -188,7 +188,7 @@ class ReadShare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class FsckReport:
     """The report of a run of fsck.
 
     :param uuid: the repository's; None where repository.json does not give it.
@@ -208,7 +208,7 @@ class Report:
     series: int
     files: int
     size: int
-    findings: tuple[Finding, ...]
+    findings: tuple[Fault, ...]
     more: tuple[tuple[str, int], ...] = ()
     read: ReadShare | None = None
     swept: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.fsck.verifications import check_verification
 from airflow_pgbackup.backup.removal import is_abandoned
@@ -43,7 +43,7 @@ class FolderContext:
 
 
 @dataclass
-class Checked:
+class CheckedFolder:
     """What the check of one folder found.
 
     :ivar files: files of the artifact that exist with the right size, with their entries, by key.
@@ -51,19 +51,19 @@ class Checked:
     :ivar system_identifier: of the server that it names.
     """
 
-    findings: Findings = field(default_factory=Findings)
+    findings: Faults = field(default_factory=Faults)
     files: dict[str, tuple[FileDigest, Entry]] = field(default_factory=dict)
     uuid: str | None = None
     system_identifier: str | None = None
 
 
-def check_folder(folder: Folder, context: FolderContext) -> Checked:
+def check_folder(folder: Folder, context: FolderContext) -> CheckedFolder:
     """Check what a listing shows of a folder, and read its small files.
 
     :raises BackupNotFound: a file of it disappeared since it was listed.
     :raises RepositoryError: a file of it cannot be read.
     """
-    checked = Checked()
+    checked = CheckedFolder()
     if not folder.is_backup:
         _check_incomplete(folder, context, checked.findings)
         _check_special(folder, set(), checked.findings)
@@ -84,7 +84,7 @@ def check_folder(folder: Folder, context: FolderContext) -> Checked:
     return checked
 
 
-def _read_manifest(folder: Folder, context: FolderContext, findings: Findings) -> Manifest | None:
+def _read_manifest(folder: Folder, context: FolderContext, findings: Faults) -> Manifest | None:
     key, entry = f"{folder.key}/{MANIFEST_FILE}", folder.entries[MANIFEST_FILE]
     hint = f"Restore the manifest from a copy of the repository; {_RESTORE_BY_HAND}."
     if not 0 < entry.size <= MAX_BYTES:
@@ -132,7 +132,7 @@ def _expected(folder: Folder, manifest: Manifest) -> Iterator[tuple[str, FileDig
         yield path, file
 
 
-def _check_artifact(folder: Folder, expected: dict[str, FileDigest], checked: Checked) -> None:
+def _check_artifact(folder: Folder, expected: dict[str, FileDigest], checked: CheckedFolder) -> None:
     hint = "Restore another backup of the series, and check the repository's storage for faults."
     for path, file in expected.items():
         key = f"{folder.key}/{path}"
@@ -147,7 +147,7 @@ def _check_artifact(folder: Folder, expected: dict[str, FileDigest], checked: Ch
             checked.files[key] = (file, entry)
 
 
-def _check_special(folder: Folder, expected: set[str], findings: Findings) -> None:
+def _check_special(folder: Folder, expected: set[str], findings: Faults) -> None:
     """Report what is not a regular file; a local repository follows no links."""
     artifact = _with_parents(expected)
     for path in sorted(folder.special):
@@ -166,7 +166,7 @@ def _check_special(folder: Folder, expected: set[str], findings: Findings) -> No
 
 
 def _check_others(
-    folder: Folder, manifest: Manifest, expected: dict[str, FileDigest], context: FolderContext, findings: Findings
+    folder: Folder, manifest: Manifest, expected: dict[str, FileDigest], context: FolderContext, findings: Faults
 ) -> None:
     """Report what belongs neither to the artifact nor to its documents."""
     prefix = manifest.artifact_key.removeprefix(f"{folder.key}/") + "/"
@@ -206,7 +206,7 @@ def _check_others(
             findings.leftover("attempt", message, what, "the files of the attempt are removed")
 
 
-def _check_foreign(folder: Folder, paths: Sequence[str], findings: Findings) -> None:
+def _check_foreign(folder: Folder, paths: Sequence[str], findings: Faults) -> None:
     """Report files that are not of this backup; of another backup that was moved into its folder, only the manifest."""
     moved = {f"{above}/" for path in paths if (above := path.removesuffix(f"/{MANIFEST_FILE}")) != path}
     for above in sorted(moved):
@@ -221,7 +221,7 @@ def _check_foreign(folder: Folder, paths: Sequence[str], findings: Findings) -> 
             findings.warning("foreign_file", f"{folder.key}/{path}", "is not a file of this backup", _REMOVE)
 
 
-def _check_incomplete(folder: Folder, context: FolderContext, findings: Findings) -> None:
+def _check_incomplete(folder: Folder, context: FolderContext, findings: Faults) -> None:
     entries = {path: entry for path, entry in folder.entries.items() if is_ours(path)}
     _check_foreign(folder, sorted(folder.entries.keys() - entries.keys()), findings)
     if not entries:
@@ -262,7 +262,7 @@ def _with_parents(paths: set[str]) -> set[str]:
     return {path[:end] for path in paths for end in (*(m.start() for m in re.finditer("/", path)), len(path))}
 
 
-def _pin(key: str, findings: Findings) -> None:
+def _pin(key: str, findings: Faults) -> None:
     findings.error(
         "pin",
         key,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.errors import ConfigurationError, RepositoryError
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.entry import Entry
@@ -147,7 +147,7 @@ def _list(
     return found
 
 
-def check_elsewhere(keys: tuple[str, ...], findings: Findings) -> None:
+def check_elsewhere(keys: tuple[str, ...], findings: Faults) -> None:
     """Report files outside the folders of backups."""
     undecodable: dict[str, str] = {}
     for key in keys:

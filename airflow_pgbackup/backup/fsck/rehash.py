@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.backup.progress import Step
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.base import Repository
@@ -24,7 +24,7 @@ _PARALLEL = 4
 def rehash(
     repository: Repository,
     files: Sequence[tuple[str, FileDigest, Entry]],
-    findings: Findings,
+    findings: Faults,
     *,
     cancel: CancelFlag | None,
     progress: Step,
@@ -36,10 +36,10 @@ def rehash(
     """
     lock, done, stop = threading.Lock(), 0, Stop(cancel)
 
-    def read(item: tuple[str, FileDigest, Entry]) -> Findings:
+    def read(item: tuple[str, FileDigest, Entry]) -> Faults:
         nonlocal done
         key, file, entry = item
-        found, digest, size = Findings(), hashlib.sha256(), 0
+        found, digest, size = Faults(), hashlib.sha256(), 0
         try:
             with repository.read(key, pin=entry) as stream:
                 while size <= file.size and (data := stream.read(CHUNK)):

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.fsck.findings import Findings, ReadShare, Report
-from airflow_pgbackup.backup.fsck.folder import Checked, FolderContext, check_folder, is_newer
+from airflow_pgbackup.backup.fsck.findings import Faults, FsckReport, ReadShare
+from airflow_pgbackup.backup.fsck.folder import CheckedFolder, FolderContext, check_folder, is_newer
 from airflow_pgbackup.backup.fsck.inventory import Folder, Inventory, check_elsewhere, take_inventory
 from airflow_pgbackup.backup.fsck.rehash import rehash
 from airflow_pgbackup.backup.fsck.servers import check_servers
@@ -47,7 +47,7 @@ def fsck(
     grace: timedelta = GRACE,
     now: datetime | None = None,
     context: RunContext | None = None,
-) -> Report:
+) -> FsckReport:
     """Check a repository, and with `repair` remove what is safe to remove.
 
     :param read: also re-hash a share of the artifacts' bytes: ``5%`` (another twentieth each day), or ``n/m`` for the
@@ -85,7 +85,7 @@ class _Fsck:
     cancel: Cancel
     log: Callable[[str], None]
     begin: Callable[..., Step]
-    findings: Findings = field(default_factory=Findings)
+    findings: Faults = field(default_factory=Faults)
     inventory: Inventory = field(default_factory=lambda: Inventory({}, ()))
     uuid: str | None = None
     to_read: list[tuple[str, FileDigest, Entry]] = field(default_factory=list)
@@ -123,7 +123,7 @@ class _Fsck:
             return
         self.findings.repair(self._remove)
 
-    def report(self, repair: bool, swept: Iterable[str]) -> Report:
+    def report(self, repair: bool, swept: Iterable[str]) -> FsckReport:
         folders = self.inventory.folders.values()
         read = None
         if self.share is not None:
@@ -134,7 +134,7 @@ class _Fsck:
                 of_files=self.files,
                 of_size=self.size,
             )
-        return Report(
+        return FsckReport(
             repository=self.repository.uri,
             uuid=self.uuid,
             checked_at=self.now,
@@ -190,7 +190,7 @@ class _Fsck:
         check_servers(servers, self.findings)
         return uuids
 
-    def _check_folder(self, folder: Folder) -> Checked:
+    def _check_folder(self, folder: Folder) -> CheckedFolder:
         self.cancel.check()
         context = FolderContext(self.repository, self.uuid, self.now, self.grace)
         try:
@@ -201,11 +201,11 @@ class _Fsck:
             pass
         try:
             again = take_inventory(self.repository, folder.key).folders.get(folder.key)
-            return check_folder(again, context) if again else Checked()
+            return check_folder(again, context) if again else CheckedFolder()
         except RepositoryError as error:
             if isinstance(error, BackupNotFound) and self._was_removed(folder):
-                return Checked()
-            unread = Checked()
+                return CheckedFolder()
+            unread = CheckedFolder()
             hint = error.hint or "Check the repository's storage for faults."
             unread.findings.error("read", folder.key, error.message, hint)
             return unread

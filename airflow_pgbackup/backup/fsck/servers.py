@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
@@ -13,7 +13,7 @@ from airflow_pgbackup.wording import parameter
 _MOST_NAMED = 3
 
 
-def check_servers(servers: Mapping[Series, Sequence[tuple[str, str]]], findings: Findings) -> None:
+def check_servers(servers: Mapping[Series, Sequence[tuple[str, str]]], findings: Faults) -> None:
     """Report each series to which a server came back after another one.
 
     :param servers: for each series, id and system identifier of the backups that have one.

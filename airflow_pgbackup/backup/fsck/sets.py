@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.backup.fsck.inventory import Folder, take_inventory
 from airflow_pgbackup.errors import BackupNotFound, ManifestError, RepositoryError
 from airflow_pgbackup.interruption import request_threads
@@ -25,7 +25,7 @@ def check_sets(
     entries: Iterable[Entry],
     folders: Mapping[str, Folder],
     now: datetime,
-    findings: Findings,
+    findings: Faults,
     check_canceled: Callable[[], None],
 ) -> None:
     """Check the files of backup sets.
@@ -70,7 +70,7 @@ def _counting(listed: ListedSet, now: datetime) -> SetName:
 
 
 def _check_members(
-    repository: Repository, key: str, found: BackupSet, folders: Mapping[str, Folder], findings: Findings
+    repository: Repository, key: str, found: BackupSet, folders: Mapping[str, Folder], findings: Faults
 ) -> None:
     members = [*([found.globals] if found.globals else []), *found.databases]
     names = [f"{member.series}/{member.id}" for member in members]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.errors import ManifestError
 from airflow_pgbackup.repository.base import Repository
@@ -24,7 +24,7 @@ def check_verification(
     name: VerificationName,
     manifest: Manifest,
     now: datetime,
-    findings: Findings,
+    findings: Faults,
 ) -> None:
     """Read a verification and report why it is invalid.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.fsck.findings import Findings
+from airflow_pgbackup.backup.fsck.findings import Faults
 from airflow_pgbackup.backup.lost import LostFile, find_overwritten, lost_among
 from airflow_pgbackup.backup.restorable import is_better
 from airflow_pgbackup.errors import RepositoryError
@@ -18,7 +18,7 @@ from airflow_pgbackup.repository.set_layout import split_set_key
 from airflow_pgbackup.wording import command
 
 
-def check_versions(repository: Repository, findings: Findings, context: RunContext, *, revert: bool) -> None:
+def check_versions(repository: Repository, findings: Faults, context: RunContext, *, revert: bool) -> None:
     """Report files of ours that somebody has overwritten, and backups that were deleted and can be restored.
 
     :param revert: bring the first versions of overwritten files back, unless that would break a complete backup.
@@ -70,7 +70,7 @@ def _is_better(repository: Repository, file: LostFile, versions: Iterable[Versio
         return False
 
 
-def _check_deleted(repository: Repository, versions: Iterable[Version], findings: Findings) -> None:
+def _check_deleted(repository: Repository, versions: Iterable[Version], findings: Faults) -> None:
     """Report what was deleted and can be restored. prune deletes nothing that is locked, so somebody else did."""
     unlocked = 0
     unread: list[tuple[str, RepositoryError]] = []

@@ -17,7 +17,7 @@ from airflow_pgbackup.backup.masking.dictionaries import make_words
 from airflow_pgbackup.backup.masking.fakes import words_of
 from airflow_pgbackup.backup.masking.key import MaskingKey
 from airflow_pgbackup.backup.masking.masked_column import Masked
-from airflow_pgbackup.backup.masking.plan import Plan, make_plan
+from airflow_pgbackup.backup.masking.plan import MaskingPlan, make_plan
 from airflow_pgbackup.backup.masking.rules import MaskingRules
 from airflow_pgbackup.backup.masking.sql_parts import RawSql
 from airflow_pgbackup.backup.masking.triggers import (
@@ -59,7 +59,7 @@ class Masking:
         dumped: Collection[tuple[str, str]] | None = None,
     ) -> None:
         self.rules = rules
-        self.plan: Plan | None = None
+        self.plan: MaskingPlan | None = None
         self._key = key
         self._dumped = dumped
         self._constraints = Constraints()
@@ -159,7 +159,7 @@ class Masking:
                     copy.write_row([kind, number, word])
 
     @staticmethod
-    def _kinds(plan: Plan) -> list[str]:
+    def _kinds(plan: MaskingPlan) -> list[str]:
         return sorted(set().union(*(words_of(masked) for masked in plan.masked())))
 
     def _words(self, kind: str, encoding: str) -> list[str]:
@@ -179,7 +179,7 @@ class Masking:
         for statement in trigger(number, table, _literal(connection, trigger_body(number, columns))):
             connection.execute(statement)
 
-    def _expression_problems(self, connection: psycopg.Connection[Any], plan: Plan) -> Iterator[Problem]:
+    def _expression_problems(self, connection: psycopg.Connection[Any], plan: MaskingPlan) -> Iterator[Problem]:
         """Let the server parse expressions and fixed values. An expression must be one of one statement."""
         for masked in plan.masked():
             query = own_expression(0, masked) if masked.rule.method == "sql" else None

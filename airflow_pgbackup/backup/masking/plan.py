@@ -18,7 +18,7 @@ _KEEP = Rule("keep")
 
 
 @dataclass(frozen=True)
-class Plan:
+class MaskingPlan:
     """The rules at work.
 
     :param tables: those that have rows of their own, with the masked columns of each: whose rule is not ``keep``.
@@ -42,7 +42,7 @@ class Plan:
             yield from columns
 
 
-def make_plan(rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> Plan:
+def make_plan(rules: MaskingRules, tables: Mapping[int, Table], constraints: Constraints) -> MaskingPlan:
     """Find the rule of every column.
 
     Of several patterns that fit a column, the most exact one counts. A partition or inherited table has the rules of
@@ -63,7 +63,7 @@ class _Planner:
         self._used: set[ColumnPattern] = set()
         self._explicit: set[Key] = set()
 
-    def plan(self) -> Plan:
+    def plan(self) -> MaskingPlan:
         for table in self._tables.values():
             self._assign(table)
         known = self._used | self._rules.may_be_unused
@@ -78,7 +78,7 @@ class _Planner:
             (table, [masked[column.key] for column in table.columns if column.key in masked])
             for table in self._tables.values()
         ]
-        return Plan(
+        return MaskingPlan(
             [(table, columns) for table, columns in tables if columns and not table.partitioned],
             masked,
             self._assigned,

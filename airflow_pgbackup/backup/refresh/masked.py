@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 
 from airflow_pgbackup.backup.artifact import choose_reader
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.sessions import session, translated_errors
 from airflow_pgbackup.backup.masking import Masking, MaskingKey, MaskingRules, Samples, find_leaks, sample_values
 from airflow_pgbackup.backup.masking.columns import name_text
@@ -42,7 +42,7 @@ class MaskedLoad:
         run: RestoreContext,
         rules: MaskingRules,
         key: MaskingKey,
-        checked: Checked,
+        checked: CheckedArtifact,
         entries: Sequence[TocEntry],
     ) -> None:
         self._run = run

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.restore.archive import ArchiveLoader, read_archive
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -52,7 +52,7 @@ class SectionLoader:
     def __init__(
         self,
         run: RestoreContext,
-        checked: Checked,
+        checked: CheckedArtifact,
         server: ServerInfo,
         *,
         large_objects: bool = True,

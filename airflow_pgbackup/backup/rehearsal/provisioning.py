@@ -18,7 +18,7 @@ from airflow_pgbackup.postgres.definitions.database import DatabaseStatement
 from airflow_pgbackup.postgres.definitions.database_locale import without_owner_and_tablespace
 from airflow_pgbackup.postgres.sql.anybytes import Identifier, encoded, is_utf8
 from airflow_pgbackup.quantities import noun
-from airflow_pgbackup.repository.source_roles import Membership
+from airflow_pgbackup.repository.source_roles import RecordedMembership
 
 # A cycle; a predefined role of another version; pg_database_owner, which has no explicit members.
 _IMPOSSIBLE = (
@@ -103,7 +103,7 @@ def create_roles(
 
 
 def grant_memberships(
-    connection: ConnectionParams, memberships: Collection[Membership], *, encoding: str = "UTF8"
+    connection: ConnectionParams, memberships: Collection[RecordedMembership], *, encoding: str = "UTF8"
 ) -> None:
     """Make roles members of others, except where a server can have no such membership: these are of a manifest."""
     names = {name for each in memberships for name in (each.role, each.member)}
@@ -112,7 +112,7 @@ def grant_memberships(
             grant_membership(session, each)
 
 
-def grant_membership(session: psycopg.Connection[Any], membership: Membership) -> None:
+def grant_membership(session: psycopg.Connection[Any], membership: RecordedMembership) -> None:
     """Make a role a member of another one, except where a server can have no such membership."""
     role, member = Identifier(membership.role), Identifier(membership.member)
     with suppress(*_IMPOSSIBLE), session.transaction():

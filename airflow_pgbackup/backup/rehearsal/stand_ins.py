@@ -26,7 +26,7 @@ from airflow_pgbackup.postgres.connection.interrupt import interrupt
 from airflow_pgbackup.postgres.sql.anybytes import Identifier
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.quantities import human_seconds
-from airflow_pgbackup.repository.source_roles import Membership
+from airflow_pgbackup.repository.source_roles import RecordedMembership
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,7 +158,7 @@ class StandIns:
                 holder.execute(sql.SQL("COMMENT ON ROLE {} IS {}").format(Identifier(name), sql.Literal(role.mark)))
             for name in missing:
                 for granted in sorted(self._ours[name].member_of & self._ours.keys()):
-                    grant_membership(holder, Membership(granted, name))
+                    grant_membership(holder, RecordedMembership(granted, name))
             marks = _marks(holder)
             return all(marks.get(name) == role.mark for name, role in self._ours.items())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.counters import restore_totals
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.progress import Step
@@ -353,7 +353,7 @@ def needs_path(manifest: Manifest, options: RestoreOptions) -> bool:
 
 def open_archive(
     run: RestoreContext,
-    checked: Checked,
+    checked: CheckedArtifact,
     options: RestoreOptions,
     server: ServerInfo,
     select: Selection | None = None,
@@ -366,7 +366,7 @@ def open_archive(
     return ArchiveLoader(run, read_archive(run, checked), options, server, select)
 
 
-def read_archive(run: RestoreContext, checked: Checked) -> OpenArchive:
+def read_archive(run: RestoreContext, checked: CheckedArtifact) -> OpenArchive:
     """Return an archive whose checksums were verified, with its table of contents.
 
     :raises VerificationFailed: as :func:`open_archive`.

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import (
     Session,
@@ -99,7 +99,7 @@ def _require_closed(connection: Session, owner: str) -> None:
         )
 
 
-def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Loader:
+def _open_loader(request: RestoreRequest, checked: CheckedArtifact, server: ServerInfo) -> Loader:
     options = request.options
     if request.manifest.artifact.format == "plain":
         return open_script(request.run, checked, RestoreOptions(), server)

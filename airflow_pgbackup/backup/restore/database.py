@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
@@ -120,7 +120,7 @@ def _drop_replaced(request: RestoreRequest, maintenance: ConnectionParams, outco
         )
 
 
-def _open_loader(request: RestoreRequest, checked: Checked, server: ServerInfo) -> Loader:
+def _open_loader(request: RestoreRequest, checked: CheckedArtifact, server: ServerInfo) -> Loader:
     if request.manifest.artifact.format == "plain":
         return open_script(request.run, checked, request.options, server)
     loader = open_archive(request.run, checked, request.options, server)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from airflow_pgbackup.backup.artifact import open_checked
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.restore.context import RestoreContext
@@ -132,7 +132,9 @@ class RestoreRequest:
         return name, {**known, "series": earlier.series, "id": earlier.id}
 
     @contextmanager
-    def checked(self, repository: Repository, manifest: Manifest, *, as_path: bool = False) -> Iterator[Checked]:
+    def checked(
+        self, repository: Repository, manifest: Manifest, *, as_path: bool = False
+    ) -> Iterator[CheckedArtifact]:
         """Open a backup after its checksums were verified.
 
         :param as_path: with a private copy, for a program that needs its path.

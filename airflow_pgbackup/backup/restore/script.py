@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
-from airflow_pgbackup.backup.checked import Checked
+from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
 from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
 from airflow_pgbackup.backup.restore.client_programs import ToolMessages, psql
@@ -200,7 +200,9 @@ class ScriptLoader:
         )
 
 
-def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, server: ServerInfo) -> ScriptLoader:
+def open_script(
+    run: RestoreContext, checked: CheckedArtifact, options: RestoreOptions, server: ServerInfo
+) -> ScriptLoader:
     """Read a plain dump whose checksums were verified.
 
     :raises OptionError: options that only pg_restore supports.
@@ -220,12 +222,12 @@ def open_script(run: RestoreContext, checked: Checked, options: RestoreOptions, 
     return ScriptLoader(run, opened, read_through(run, opened, checked.manifest), server, verbose=options.verbose)
 
 
-def open_globals(run: RestoreContext, checked: Checked) -> list[str]:
+def open_globals(run: RestoreContext, checked: CheckedArtifact) -> list[str]:
     """Return the statements of a cluster backup before its first database."""
     return read_through(run, script_opener(run, checked), checked.manifest)[0].globals
 
 
-def script_opener(run: RestoreContext, checked: Checked) -> Opener:
+def script_opener(run: RestoreContext, checked: CheckedArtifact) -> Opener:
     """Return a function that opens the script, decompressed."""
     artifact = checked.manifest.artifact
     method = artifact.compressed_around

@@ -9,7 +9,7 @@ from airflow_pgbackup.backup.databases.sessions import Session
 from airflow_pgbackup.backup.subset.foreign_keys import ForeignKey
 from airflow_pgbackup.backup.subset.orphans import count_rows, delete_orphans, shrink
 from airflow_pgbackup.backup.subset.row_filter import RowFilter
-from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, Selection, Table
+from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, RowSelection, Table
 from airflow_pgbackup.postgres.archive.toc import TocEntry
 from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import first_of
@@ -59,7 +59,7 @@ class SubsetPlan:
     :ivar left_out: the foreign keys that the copy lacks, ``orders_customer_fkey of public.orders``, all of them.
     """
 
-    def __init__(self, selection: Selection, where: Mapping[Table, str]) -> None:
+    def __init__(self, selection: RowSelection, where: Mapping[Table, str]) -> None:
         self._selection = selection
         self.tables = frozenset(selection.tables | selection.without_rows)
         self.missing = frozenset(selection.missing)
@@ -172,7 +172,7 @@ class SubsetPlan:
             yield f"{entry.name} in {entry.schema}", "which has a period or another form that is not followed"
 
 
-def _foreign_keys(selection: Selection) -> tuple[list[ForeignKey], list[TocEntry]]:
+def _foreign_keys(selection: RowSelection) -> tuple[list[ForeignKey], list[TocEntry]]:
     """Return the foreign keys that are restored, and the entries of those with an unknown form."""
     keys, unknown = [], []
     for entry in selection.entries:
@@ -184,7 +184,7 @@ def _foreign_keys(selection: Selection) -> tuple[list[ForeignKey], list[TocEntry
     return keys, unknown
 
 
-def _tables_of(entry: TocEntry, selection: Selection) -> list[Table]:
+def _tables_of(entry: TocEntry, selection: RowSelection) -> list[Table]:
     found = (selection.by_id[number] for number in entry.depends_on if number in selection.by_id)
     return [Table.of(each) for each in found if each.kind in TABLE_KINDS]
 

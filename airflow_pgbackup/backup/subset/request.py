@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from airflow_pgbackup.backup.subset.plan import SubsetPlan
-from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, Selection, Table
+from airflow_pgbackup.backup.subset.selection import TABLE_KINDS, RowSelection, Table
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.archive.toc import Toc
 from airflow_pgbackup.postgres.definitions.identifiers import IDENTIFIER, unquoted
@@ -112,11 +112,11 @@ class Subset:
         if self.schemas or self.tables:
             chosen = {table for name in ("schemas", "tables") for found in matched[name].values() for table in found}
         excluded = {table for found in matched["exclude_tables"].values() for table in found}
-        selection = Selection(toc.entries, chosen, excluded)
+        selection = RowSelection(toc.entries, chosen, excluded)
         _check_roots(selection)
         return SubsetPlan(selection, self._expressions(matched["where"], selection))
 
-    def _expressions(self, matched: Mapping[str, list[Table]], selection: Selection) -> dict[Table, str]:
+    def _expressions(self, matched: Mapping[str, list[Table]], selection: RowSelection) -> dict[Table, str]:
         """Return the expression for each selected table; partitions have that of their table."""
         where: dict[Table, str] = {}
         for pattern, found in matched.items():
@@ -148,7 +148,7 @@ class Subset:
         return found
 
 
-def _check_roots(selection: Selection) -> None:
+def _check_roots(selection: RowSelection) -> None:
     """Check that rows of partitions can be loaded, which a dump can have as rows of their partitioned table.
 
     :raises ConfigurationError: that table is not selected.

@@ -77,7 +77,7 @@ class Partitions:
         return found
 
 
-class Selection:
+class RowSelection:
     """The entries of an archive that are restored for some of its tables.
 
     All other objects are restored too, but those that depend on a table that is not. What a chosen table itself depends

@@ -22,7 +22,7 @@ from airflow_pgbackup.links import PAGE_PREFIX
 from airflow_pgbackup.plugin import actions, cache, csrf, forms
 from airflow_pgbackup.plugin.cache import Cache
 from airflow_pgbackup.plugin.dag_runs import Refused
-from airflow_pgbackup.plugin.sources import Source
+from airflow_pgbackup.plugin.sources import PageRepository
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import Series
 
@@ -425,7 +425,7 @@ def test_a_repository_of_another_connection(
     aws_conn_id: str | None, configured: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user: Any = SimpleNamespace(get_name=lambda: "somebody")
-    source = Source(0, "s3://bucket/pg", aws_conn_id, Targets(Target()))
+    source = PageRepository(0, "s3://bucket/pg", aws_conn_id, Targets(Target()))
     chosen = forms.Chosen(source, APP, "20260101T000000Z-abcdef")
     action = forms.ACTIONS["verify"]
     with pytest.raises(Refused, match="declares no param aws_conn_id"):

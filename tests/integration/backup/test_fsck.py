@@ -20,7 +20,7 @@ from honest import manifest_of, verification_of, write_backup, write_verificatio
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck import fsck
-from airflow_pgbackup.backup.fsck.findings import CODES, MOST_PER_CODE, Report
+from airflow_pgbackup.backup.fsck.findings import CODES, MOST_PER_CODE, FsckReport
 from airflow_pgbackup.backup.pin import pin
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RepositoryError, RepositoryNotFound
@@ -89,7 +89,7 @@ def local(tmp_path: Path) -> Place:
     return made
 
 
-def run(place: Place, **options: Any) -> Report:
+def run(place: Place, **options: Any) -> FsckReport:
     report = fsck(repository=place.repository, **{"now": NOW, **options})
     json.dumps(report.as_json(), allow_nan=False)
     assert {finding.code for finding in report.findings} <= CODES
@@ -101,7 +101,7 @@ def run(place: Place, **options: Any) -> Report:
     return report
 
 
-def found(report: Report) -> list[tuple[str, str, str]]:
+def found(report: FsckReport) -> list[tuple[str, str, str]]:
     return [(one.severity, one.code, one.key) for one in report.findings]
 
 

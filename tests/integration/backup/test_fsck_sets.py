@@ -11,7 +11,7 @@ import pytest
 from nights import NOW, night
 
 from airflow_pgbackup.backup.fsck import fsck
-from airflow_pgbackup.backup.fsck.findings import Finding
+from airflow_pgbackup.backup.fsck.findings import Fault
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import RepositoryError
 from airflow_pgbackup.repository.backup_set import BackupSet
@@ -117,7 +117,7 @@ def test_sets_that_cannot_be_read_do_not_end_the_check(repository: Repository, m
 
     monkeypatch.setattr(type(repository), "read", broken)
     (finding,) = fsck(repository=repository, now=NOW).findings
-    assert isinstance(finding, Finding)
+    assert isinstance(finding, Fault)
     assert (finding.severity, finding.code, finding.key) == ("error", "read", key(made))
 
 

@@ -20,7 +20,7 @@ from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions, RestoreOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.source_roles import Membership, SourceRoles
+from airflow_pgbackup.repository.source_roles import RecordedMembership, SourceRoles
 
 MakeDatabase = Callable[..., ConnectionParams]
 
@@ -165,7 +165,10 @@ def test_the_manifest_has_the_roles_of_its_database_only(
     roles = recorded(here, dump(fresh_database(source, None, *RIGHTS[UNNAMED]), here, "custom"))
     assert roles.superusers == (source.params.user,)  # the bootstrap superuser
     assert roles.bypass_rls == ()
-    assert set(roles.memberships) == {Membership("unnamed", "indirect"), Membership("readers", "unnamed")}
+    assert set(roles.memberships) == {
+        RecordedMembership("unnamed", "indirect"),
+        RecordedMembership("readers", "unnamed"),
+    }
 
 
 @pytest.fixture
@@ -180,7 +183,7 @@ def test_roles_that_do_not_inherit(server: PostgresServer, fresh_database: MakeD
     roles = ("create role readers", "create role reader in role readers", "create role heir noinherit in role readers")
     tables = ("create table a ()", "alter table a owner to reader", "create table b ()", "alter table b owner to heir")
     reference = dump(fresh_database(server, None, *roles, *tables), here, "custom")
-    assert recorded(here, reference).memberships == (Membership("readers", "reader"),)
+    assert recorded(here, reference).memberships == (RecordedMembership("readers", "reader"),)
 
 
 def test_roles_that_cannot_be_read(source: PostgresServer, fresh_database: MakeDatabase, here: Repository) -> None:
@@ -212,7 +215,7 @@ def test_memberships_that_no_server_has(source: PostgresServer, fresh_database: 
     reference = dump(fresh_database(source, None, *TABLE, "alter table t owner to weak"), here, "custom")
     pairs = ("a", "weak"), ("weak", "a"), ("weak", "weak"), ("pg_database_owner", "weak"), ("pg_none", "a")
     others = ("weak", "pg_read_all_data"), (source.params.user, "weak")
-    forged(here, reference, SourceRoles(memberships=tuple(Membership(*pair) for pair in (*pairs, *others))))
+    forged(here, reference, SourceRoles(memberships=tuple(RecordedMembership(*pair) for pair in (*pairs, *others))))
     assert verify(reference=reference, repository=here, level="restore")["verified"] == "restore"
 
 

@@ -30,7 +30,7 @@ from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.source_roles import Membership, SourceRoles
+from airflow_pgbackup.repository.source_roles import RecordedMembership, SourceRoles
 
 NAME = "to'rture \"db"
 SETTINGS = {"allow_in_place_tablespaces": "on"}
@@ -361,7 +361,7 @@ def test_a_forged_manifest_gives_no_rights_to_roles_of_the_scratch_server(
     roles = SourceRoles(
         superusers=("plain",),
         bypass_rls=("plain",),
-        memberships=(Membership(*pair), Membership("pg_execute_server_program", "plain")),
+        memberships=(RecordedMembership(*pair), RecordedMembership("pg_execute_server_program", "plain")),
     )
     manifest = replace(manifest, source=replace(manifest.source, roles=roles))
     rights = (

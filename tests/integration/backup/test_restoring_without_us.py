@@ -25,7 +25,7 @@ from airflow_pgbackup.postgres.connection.environment import client_environment
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.layout import Series
-from airflow_pgbackup.repository.manifest import Compression
+from airflow_pgbackup.repository.manifest import RecordedCompression
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "restoring-without-us.md"
 FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
@@ -199,7 +199,7 @@ def test_a_command_of_an_earlier_version_says_whether_the_script_creates_its_dat
             {"app.sql.gz": b"gz"},
             restore_command=stored,
         )
-        artifact = replace(manifest.artifact, format="plain", compression=Compression("gzip", None, "pgbackup"))
+        artifact = replace(manifest.artifact, format="plain", compression=RecordedCompression("gzip", None, "pgbackup"))
         assert restore_command_of(replace(manifest, artifact=artifact)) == expected
         again = replace(manifest, artifact=artifact, restore_command=expected)
         assert restore_command_of(again) == expected

@@ -11,16 +11,16 @@ import pytest
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.counters import DirectorySize, RestoreCounter, restore_totals
 from airflow_pgbackup.backup.dump_plan import DumpPlan
-from airflow_pgbackup.backup.progress import Figures, LogProgress, NoProgress, Step
-from airflow_pgbackup.repository.manifest import Compression
+from airflow_pgbackup.backup.progress import LogProgress, NoProgress, Step, StepFigures
+from airflow_pgbackup.repository.manifest import RecordedCompression
 
 GIB = 1 << 30
 
 
-def figures(elapsed: float = 10.0, *, done: int = 0, tables: int = 0, items: int = 0, **totals: Any) -> Figures:
+def figures(elapsed: float = 10.0, *, done: int = 0, tables: int = 0, items: int = 0, **totals: Any) -> StepFigures:
     step = Step("dumping app", NoProgress(), **totals)
     step.bytes, step.tables, step.items = done, tables, items
-    return Figures(step, elapsed)
+    return StepFigures(step, elapsed)
 
 
 def test_bytes_of_a_known_total() -> None:
@@ -139,7 +139,7 @@ def test_lines_of_pg_restore() -> None:
 def test_lines_of_pg_dump_whose_processes_write_at_once() -> None:
     """pg_dump 18 with two jobs wrote 260 of 3,265 lines of 300 tables so."""
     step, said, items = Step("dumping", NoProgress()), list[str](), list[int]()
-    plan = DumpPlan("pg_dump", (), "directory", Compression("none", None, "postgresql"), False, False, False)
+    plan = DumpPlan("pg_dump", (), "directory", RecordedCompression("none", None, "postgresql"), False, False, False)
     listen = plan.listener(said.append, step, items.append)
     warnings = ["pg_dump: pg_dump: warning: odd", "pg_dump:pg_dump: error: boom", "pg_dump: error: bad", "warning: odd"]
     for line in (

@@ -18,7 +18,7 @@ import pytest
 from honest import manifest_of, write_backup, write_verification
 
 from airflow_pgbackup.backup import verification_run
-from airflow_pgbackup.backup.checked import Checked, Expected
+from airflow_pgbackup.backup.checked import CheckedArtifact, Expected
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.progress import NoProgress, Step
 from airflow_pgbackup.backup.reference import reference_of
@@ -602,10 +602,10 @@ def test_a_full_disk_here_proves_nothing(
 
 def test_an_artifact_without_a_private_copy(repository: LocalRepository, manifest: Manifest) -> None:
     with pytest.raises(RuntimeError, match=r"^this artifact was checked without a private copy$"):
-        _ = Checked(repository, manifest, {}).private_path
+        _ = CheckedArtifact(repository, manifest, {}).private_path
     secret = encrypted(manifest_of(repository, APP, AT, {"app.dump.age": MAGIC}))
     with pytest.raises(NotProven, match=NO_IDENTITY):
-        _ = Checked(repository, secret, {}).private_path
+        _ = CheckedArtifact(repository, secret, {}).private_path
 
 
 def test_decrypted_bytes_are_those_of_the_manifest(repository: LocalRepository) -> None:

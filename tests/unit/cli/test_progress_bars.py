@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from airflow_pgbackup.backup.progress import Figures, NoProgress, Step
+from airflow_pgbackup.backup.progress import NoProgress, Step, StepFigures
 from airflow_pgbackup.cli.progress_bars import fitted, layout, step_line
 
 
-def figures(what: str = "dumping app", **totals: Any) -> Figures:
+def figures(what: str = "dumping app", **totals: Any) -> StepFigures:
     step = Step(what, NoProgress(), bytes_total=4 << 30, tables_total=20, **totals)
     step.bytes, step.tables = 1 << 30, 3
-    return Figures(step, 10.0)
+    return StepFigures(step, 10.0)
 
 
 def test_a_wide_line_has_everything() -> None:
@@ -38,12 +38,12 @@ def test_what_is_left_out_of_60_columns() -> None:
 
 def test_without_a_share_there_is_no_bar() -> None:
     step = Step("dumping app", NoProgress())
-    assert layout(Figures(step, 1.0), 80) == ("dumping app", 0, "1 s")
+    assert layout(StepFigures(step, 1.0), 80) == ("dumping app", 0, "1 s")
 
 
 @given(st.text(), st.integers(10, 200), st.booleans())
 def test_a_line_always_fits(what: str, width: int, known: bool) -> None:
-    found = figures(what) if known else Figures(Step(what, NoProgress()), 1.0)
+    found = figures(what) if known else StepFigures(Step(what, NoProgress()), 1.0)
     name, bar, shown = layout(found, width)
     assert cell_len(name) + (2 + bar if bar else 0) + 2 + cell_len(shown) <= max(width, 2 + cell_len(shown))
     out = io.StringIO()

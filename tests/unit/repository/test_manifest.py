@@ -20,18 +20,18 @@ from airflow_pgbackup.repository.manifest import (
     MAX_BYTES,
     Artifact,
     ClientInfo,
-    Compression,
     DatabaseSource,
     Document,
     Encryption,
     FileDigest,
     Manifest,
+    RecordedCompression,
     RepositoryFile,
     RowCount,
     StandbyReplay,
     directory_sha256,
 )
-from airflow_pgbackup.repository.source_roles import Membership, SourceRoles
+from airflow_pgbackup.repository.source_roles import RecordedMembership, SourceRoles
 from airflow_pgbackup.repository.verification import Check, Difference, TableResult, Verification
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -51,7 +51,7 @@ DATABASE = Manifest(
     artifact=Artifact(
         name="dvdrental_2026-11-22_0200.dump",
         format="custom",
-        compression=Compression("zstd", 3, "pg_dump"),
+        compression=RecordedCompression("zstd", 3, "pg_dump"),
         size=734003,
         sha256=SHA,
         files=(FileDigest("dvdrental_2026-11-22_0200.dump", 734003, SHA),),
@@ -69,7 +69,7 @@ DATABASE = Manifest(
         replay=StandbyReplay(1024, 0.25),
         system_identifier="7571962531458392113",
         roles=SourceRoles(
-            superusers=("postgres",), bypass_rls=("auditor",), memberships=(Membership("lesende Rolle", "app"),)
+            superusers=("postgres",), bypass_rls=("auditor",), memberships=(RecordedMembership("lesende Rolle", "app"),)
         ),
         time_zone="Europe/Berlin",
     ),
@@ -102,7 +102,7 @@ CLUSTER = replace(
     artifact=Artifact(
         name="cluster_2026-11-22_0200.dir",
         format="directory",
-        compression=Compression(None, None, None),
+        compression=RecordedCompression(None, None, None),
         size=31,
         sha256=directory_sha256(MEMBERS),
         files=MEMBERS,
@@ -333,7 +333,7 @@ def test_a_name_that_no_role_has_is_refused(field: str, name: str) -> None:
 def test_whose_privileges_roles_inherit() -> None:
     """A forged manifest may have a cycle."""
     pairs = ("b", "a"), ("c", "b"), ("a", "c"), ("x", "y")
-    roles = SourceRoles(memberships=tuple(Membership(role, member) for role, member in pairs))
+    roles = SourceRoles(memberships=tuple(RecordedMembership(role, member) for role, member in pairs))
     assert roles.with_inherited(["a", "other"]) == {"a", "b", "c", "other"}
 
 
