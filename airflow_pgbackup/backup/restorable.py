@@ -53,7 +53,7 @@ def is_better(repository: Repository, file: LostFile, versions: Iterable[Version
     Two attempts that commit at once, to a store without conditional writes, may both write the manifest. Both then
     choose the last one, and the other attempt removes its artifact.
 
-    :param versions: in the order of :meth:`.Protection.versions`.
+    :param versions: at least those of the backup's folder, in the order of :meth:`.Protection.versions`.
     """
     folder = file.first.key.removesuffix(MANIFEST_FILE)
     if (split := split_key(file.first.key)) is None or split[2] != MANIFEST_FILE:

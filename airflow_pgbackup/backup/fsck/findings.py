@@ -12,6 +12,7 @@ from airflow_pgbackup.repository.catalogue import Leftover
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
+_NOT_REPAIRED = "It stays for that reason. If it no longer holds, run fsck with --repair again."
 _ORDER = (ERROR, WARNING, NOTE)
 
 CODES = frozenset(
@@ -149,7 +150,7 @@ class Faults:
             done = (
                 replace(finding, repaired=True)
                 if why is None
-                else replace(finding, message=f"{finding.message}; {why}")
+                else replace(finding, message=f"{finding.message}; {why}", hint=_NOT_REPAIRED)
             )
             repaired.append((done, what))
         self.repairable = repaired

@@ -17,6 +17,7 @@ from airflow_pgbackup.errors import ManifestError
 from airflow_pgbackup.quantities import human_age, human_bytes
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import SKEW
+from airflow_pgbackup.repository.cancellation import CancelFlag
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Leftover
 from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.evidence import artifact_entry
@@ -40,6 +41,7 @@ class FolderContext:
     uuid: str | None
     now: datetime
     grace: timedelta
+    cancel: CancelFlag
 
 
 @dataclass
@@ -80,6 +82,7 @@ def check_folder(folder: Folder, context: FolderContext) -> CheckedFolder:
     _check_others(folder, manifest, expected, context, checked.findings)
     for path in sorted(folder.entries):
         if (name := VerificationName.parse(path)) is not None and path not in expected:
+            context.cancel.check()
             check_verification(context.repository, folder, name, manifest, context.now, checked.findings)
     return checked
 

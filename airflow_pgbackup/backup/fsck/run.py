@@ -192,7 +192,7 @@ class _Fsck:
 
     def _check_folder(self, folder: Folder) -> CheckedFolder:
         self.cancel.check()
-        context = FolderContext(self.repository, self.uuid, self.now, self.grace)
+        context = FolderContext(self.repository, self.uuid, self.now, self.grace, self.cancel)
         try:
             checked = check_folder(folder, context)
             if not checked.findings.sorted():

@@ -35,11 +35,14 @@ def check_versions(repository: Repository, findings: Faults, context: RunContext
         findings.note("versions_unlisted", "", error.message, hint)
         return
     overwritten = [file for file in find_overwritten(versions) if _is_ours(file.first.key)]
+    by_folder: dict[str, list[Version]] = {}
+    for version in versions:
+        by_folder.setdefault(_folder_of(version), []).append(version)
     failed: list[RepositoryError] = []
     for file in overwritten:
         context.cancel.check()
         try:
-            keep = _is_better(repository, file, versions, required=revert)
+            keep = _is_better(repository, file, by_folder[_folder_of(file.first)], required=revert)
             if revert and not keep:
                 protection.restore(file.first, file.above)
                 context.log(f"reverted {file.first.key} to version {file.first.id}")
@@ -101,6 +104,10 @@ def _check_deleted(repository: Repository, versions: Iterable[Version], findings
             "Grant s3:GetObjectVersion and s3:GetObjectRetention, or check the store: a locked backup may be deleted."
         )
         findings.note("versions_unread", folder, f"{message}; the first: {error.message}", hint)
+
+
+def _folder_of(version: Version) -> str:
+    return "/".join(version.key.split("/")[:3])
 
 
 def _is_ours(key: str) -> bool:
