@@ -63,6 +63,8 @@ def _lines(found: Diff) -> list[str | Listing]:
         lines += ["", "properties:", *columns([*map(_property, found.properties)])]
     if found.extensions:
         lines += ["", "extensions:", *columns([*map(_property, found.extensions)])]
+    if found.sequences:
+        lines += ["", "sequences:", *columns([*map(_property, found.sequences)])]
     if found.tables_unchanged is not None:
         changes = Counter(one.change for one in found.tables)
         lines += ["", f"tables: {_counts(changes, found.tables_unchanged)}"]

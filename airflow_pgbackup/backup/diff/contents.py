@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.encryption.identities import Identities
@@ -25,6 +25,7 @@ from airflow_pgbackup.repository.manifest import FileDigest, Manifest
 
 _TAR_BLOCK = 512
 _TABLES = ("TABLE", "FOREIGN TABLE")
+_SETVAL = re.compile(r", (-?\d+), (true|false)\);\s*\Z")
 _SUFFIX = re.compile(r"\.(?:gz|zst|lz4)\Z")
 
 Table = tuple[str | None, str, str]
@@ -38,6 +39,8 @@ class Contents:
     :param tables: all of them, with data or without.
     :param sizes: bytes that each table's data takes in the artifact; None where only the artifact's data shows it.
     :param locale: of the database; None where the dump has no CREATE DATABASE.
+    :param sequences: the value of each, by schema and name.
+    :param large_objects: whether it has the content of any.
     :param is_checked: its digest was compared with the manifest.
     """
 
@@ -47,6 +50,8 @@ class Contents:
     sizes: Mapping[Table, int] | None
     locale: Mapping[str, str] | None
     is_checked: bool
+    sequences: Mapping[str, str] = field(default_factory=dict)
+    large_objects: bool = False
 
 
 def read_contents(
@@ -73,12 +78,25 @@ def read_contents(
         return f"the table of contents of {manifest.id} cannot be read: {error.message}"
     return Contents(
         toc.database,
-        toc_objects(toc.entries),
+        toc_objects(toc.entries) | _populated(toc.entries),
         frozenset((None, entry.schema or "", entry.name) for entry in toc.entries if entry.kind in _TABLES),
         _sizes(toc.entries, artifact.plain.files) if artifact.format == "directory" else None,
         _locale(toc.entries),
         is_checked,
+        {f"{e.schema}.{e.name}": _value(e.definition) for e in toc.entries if e.kind == "SEQUENCE SET"},
+        any(entry.kind == "BLOBS" for entry in toc.entries),
     )
+
+
+def _populated(entries: Iterable[TocEntry]) -> Objects:
+    """Return the materialized views that a restore fills, as objects of a kind of their own."""
+    kind = "MATERIALIZED VIEW DATA"
+    return {(None, kind, entry.schema, entry.name): ("",) for entry in entries if entry.kind == kind}
+
+
+def _value(definition: str) -> str:
+    match = _SETVAL.search(definition)
+    return definition.strip()[:200] if match is None else match[1] + ("" if match[2] == "true" else ", not used yet")
 
 
 class _Hashed:

@@ -156,6 +156,7 @@ class Diff:
     :param tables: dropped ones first, then added, then changed; in each by the size of the change.
     :param tables_unchanged, definitions_unchanged: how many are equal; None where they were not compared.
     :param extensions: those with another version, added or dropped.
+    :param sequences: those with another value.
     """
 
     repository: str
@@ -170,11 +171,12 @@ class Diff:
     definitions_unchanged: int | None
     not_compared: tuple[NotCompared, ...]
     notes: tuple[str, ...] = ()
+    sequences: tuple[PropertyChange, ...] = ()
 
     @property
     def same(self) -> bool | None:
         """Whether everything is equal, except sizes and durations; None if all that was compared is."""
-        if self.properties or self.extensions or self.tables or self.definitions:
+        if self.properties or self.extensions or self.tables or self.definitions or self.sequences:
             return False
         return None if any(one.what not in SIZES for one in self.not_compared) else True
 
@@ -189,6 +191,7 @@ class Diff:
             "properties": [asdict(one) for one in self.properties],
             "measures": [one.as_json() for one in self.measures],
             "extensions": [asdict(one) for one in self.extensions],
+            "sequences": [asdict(one) for one in self.sequences],
             "tables": [one.as_json() for one in self.tables],
             "tables_unchanged": self.tables_unchanged,
             "definitions": [asdict(one) for one in self.definitions],

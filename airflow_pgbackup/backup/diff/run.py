@@ -58,6 +58,7 @@ def diff(
     rows = [counted(before, old), counted(after, new)]
     tables = compare_tables((rows[0], contents[0]), (rows[1], contents[1]), (old.id, new.id))
     definitions = compare_definitions(contents[0], contents[1], (versions(old), versions(new)))
+    sequences, unknown_data = _split(_compare_data(contents[0], contents[1]))
     extensions, unknown_extensions = _split(compare_extensions(old, new))
     locales, unknown_locales = _split(compare_locales(contents[0], contents[1]))
     left_out, unknown_left_out = _split(compare_left_out(old, new))
@@ -75,6 +76,7 @@ def diff(
         definitions_unchanged=definitions.unchanged,
         not_compared=(
             *tables.not_compared,
+            *unknown_data,
             *definitions.not_compared,
             *unknown_extensions,
             *unknown_locales,
@@ -82,7 +84,20 @@ def diff(
             *unknown_numbers,
         ),
         notes=tuple(_notes(before, after, contents)),
+        sequences=tuple(sequences),
     )
+
+
+def _compare_data(before: Contents | str, after: Contents | str) -> Iterable[PropertyChange | NotCompared]:
+    """Compare the data that is not in tables: values of sequences, and large objects, which only the artifact holds."""
+    if isinstance(before, str) or isinstance(after, str):
+        yield NotCompared("sequences and large objects", "they are known from two tables of contents only")
+        return
+    for name in sorted({*before.sequences} & {*after.sequences}):
+        if before.sequences[name] != after.sequences[name]:
+            yield PropertyChange(name, before.sequences[name], after.sequences[name])
+    if before.large_objects or after.large_objects:
+        yield NotCompared("content of large objects", "it is known from the data only")
 
 
 def last_two(repository: Repository, series: Series, *, before: str | None = None) -> tuple[Evidence, Evidence]:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.diff import diff, last_two
-from airflow_pgbackup.backup.diff.result import Diff
+from airflow_pgbackup.backup.diff.result import Diff, PropertyChange
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.reference import load_evidence
 from airflow_pgbackup.backup.verify import verify
@@ -165,6 +165,18 @@ def test_two_equal_backups(repository: Repository, database: ConnectionParams) -
     assert found.as_json()["same_series"] is True
     ids = sorted([before.backup.id, after.backup.id])  # the time of day, and a random suffix in one second
     assert [evidence.backup.id for evidence in last_two(repository, before.backup.series)] == ids
+
+
+def test_data_that_is_not_in_tables(here: Repository, database: ConnectionParams) -> None:
+    change(database, "CREATE SEQUENCE ticket", "CREATE MATERIALIZED VIEW shelf AS SELECT 1 AS a")
+    before = backup(database, here)
+    assert run(here, before, before).same
+    change(database, "SELECT nextval('ticket'), setval('ticket', 1000)", "REFRESH MATERIALIZED VIEW shelf WITH NO DATA")
+    change(database, "SELECT lo_from_bytea(0, 'a')")
+    found = run(here, before, backup(database, here))
+    assert found.sequences == (PropertyChange("public.ticket", "1, not used yet", "1000"),)
+    assert ("dropped", "MATERIALIZED VIEW DATA", "public.shelf") in definitions(found)
+    assert skipped(found)["content of large objects"] == "it is known from the data only"
 
 
 def test_a_plain_dump_has_rows_but_no_definitions(here: Repository, database: ConnectionParams) -> None:
