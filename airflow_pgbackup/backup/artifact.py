@@ -128,7 +128,7 @@ def require_not_removed(repository: Repository, manifest: Manifest) -> None:
     """
     if repository.stat(layout.manifest_key(manifest.series, manifest.id)) is None:
         raise BackupNotFound(
-            f"backup {manifest.series}/{manifest.id} was removed from {repository.uri} during the operation",
+            f"backup {manifest.name} was removed from {repository.uri} during the operation",
             hint="Choose another backup; a pin keeps a backup from prune.",
         )
 

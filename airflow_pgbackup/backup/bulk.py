@@ -145,7 +145,7 @@ def upload_all(
         )
     context = context or RunContext()
     backups = _chosen(source, newest, server, series)
-    there = {(one.series, one.id) for one in read_catalogue(destination).backups}
+    there = {one.identity for one in read_catalogue(destination).backups}
 
     def work(one: Series, id: str) -> Mapping[str, object]:
         evidence = read_evidence(source, one, id)
@@ -245,7 +245,7 @@ def _chosen(
     if newest is not None and newest < 1:
         raise ConfigurationError(f"invalid number of backups {newest}", hint="Give one or more.")
     listed = read_catalogue(repository, server=server, series=series).by_series()
-    return [(backup.series, backup.id) for members in listed.values() for backup in members[:newest]]
+    return [backup.identity for members in listed.values() for backup in members[:newest]]
 
 
 def summary(results: Sequence[BackupResult]) -> dict[str, int]:

@@ -47,7 +47,7 @@ def require_no_own_failure(repository: Repository, copy: Evidence, evidence: Evi
     if failure := _own_failure(copy, evidence):
         backup = copy.backup
         raise VerificationFailed(
-            f"backup {backup.series}/{backup.id} in {repository.uri} is a copy that failed verification: {failure}",
+            f"backup {backup.name} in {repository.uri} is a copy that failed verification: {failure}",
             hint=f"Delete {repository.location(backup.folder)}, and copy the backup again.",
         )
 

@@ -48,7 +48,7 @@ def download(
         )
         if wrong:
             raise VerificationFailed(
-                f"backup {manifest.series}/{manifest.id} differs from what was dumped: {wrong[0]}",
+                f"backup {manifest.name} differs from what was dumped: {wrong[0]}",
                 hint="Choose another backup.",
             )
         with disk_errors(into):

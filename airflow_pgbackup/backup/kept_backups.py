@@ -76,7 +76,7 @@ class KeptBackups:
         :raises RepositoryError: the store did not answer.
         """
         servers = {decision.backup.series.server for decision in decisions if not decision.keep}
-        decided = {_key(decision.backup) for decision in decisions}
+        decided = {decision.backup.identity for decision in decisions}
         others = [one for key, one in self.members.items() if key[0].server in servers and key not in decided]
         with request_threads() as pool:
             for member, reason in zip(others, pool.map(self._why_unusable, others), strict=True):
@@ -95,7 +95,9 @@ class KeptBackups:
         series = {decision.backup.series for decision in decisions if not decision.keep}
         servers = {one.server for one in series}
         counted = [d.backup for d in decisions if d.keep and d.backup.series in series and self.policy.counts(d.backup)]
-        members = [d.backup for d in decisions if d.backup.series.server in servers and _key(d.backup) in self.members]
+        members = [
+            d.backup for d in decisions if d.backup.series.server in servers and d.backup.identity in self.members
+        ]
         now = self._current({one.folder: one for one in (*counted, *members)})
         for one in members:
             if not counts(backup := now[one.folder], None):
@@ -159,10 +161,6 @@ class KeptBackups:
         if not _has_later(evidence.entries, now):
             self._seen[backup.folder] = _fingerprint(evidence.entries), evidence.backup
         return evidence
-
-
-def _key(backup: Backup) -> tuple[Series, str]:
-    return backup.series, backup.id
 
 
 def _has_later(entries: Mapping[str, Entry], now: datetime) -> bool:

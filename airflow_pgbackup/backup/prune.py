@@ -139,7 +139,7 @@ class _Prune:
         self.leftovers = [one for one in old if is_abandoned(self.repository, one)]
         for one in old:
             if one.attempt is None and one not in self.leftovers:
-                self._note(f"{one.series}/{one.id} {UNLISTED}")
+                self._note(f"{one.name} {UNLISTED}")
         if catalogue.foreign:
             self._note(f"ignored foreign files: {first_of(catalogue.foreign, 3)}")
 
@@ -155,7 +155,7 @@ class _Prune:
         backups = self._with_evidence(catalogue.backups, decide, kept)
         decisions = decide(backups)
         if locks := self._locks([d.backup for d in decisions if not d.keep]):
-            decisions = decide([replace(b, locked=locks.get((b.series, b.id))) for b in backups])
+            decisions = decide([replace(b, locked=locks.get(b.identity)) for b in backups])
         self._hold_unjudged(kept, sets)
         self.decisions = kept.apply(decisions)
         self._note_locked()
@@ -213,7 +213,7 @@ class _Prune:
 
     def log_plan(self) -> None:
         for decision in self.decisions:
-            name = f"{decision.backup.series}/{decision.backup.id}"
+            name = decision.backup.name
             self.log(f"{'keep' if decision.keep else 'delete'} {name}: {'; '.join(decision.reasons)}")
         for one in self.leftovers:
             self.log(
@@ -248,10 +248,10 @@ class _Prune:
         """Yield what to delete and how."""
         if self.kept:
             order = RemovalOrder(self.kept, self.decisions, self.set_before)
-            yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in order)
+            yield from ((one.name, partial(self._remove, one)) for one in order)
             self.decisions = [self._unless_pinned(one) for one in order.decisions]
             self._find_empty_sets()  # backups of them may have stayed
-        yield from ((f"{one.series}/{one.id}", partial(self._remove, one)) for one in self.leftovers)
+        yield from ((one.name, partial(self._remove, one)) for one in self.leftovers)
         yield from ((one.location, partial(self._remove_set, one)) for one in self.sets)
         yield from ((one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary)
 
@@ -302,7 +302,7 @@ class _Prune:
 
     def _remove(self, one: Backup | Leftover) -> None:
         if isinstance(one, Backup):
-            name, key = f"{one.series}/{one.id}", (one.series, one.id)
+            name, key = one.name, one.identity
             try:
                 why_kept = remove_backup(self.repository, one)
             except RepositoryError:
@@ -311,7 +311,7 @@ class _Prune:
             if why_kept == PINNED:
                 self.pinned.add(key)
         else:
-            name = one.folder if one.attempt else f"{one.series}/{one.id}"
+            name = one.folder if one.attempt else one.name
             why_kept = sweep(self.repository, one)
         if why_kept:
             self._note(f"{name} {why_kept}")
@@ -359,7 +359,7 @@ class _Prune:
             return next((lock for one in older if (lock := protection.locked(key, one.id))), None)
 
         with request_threads() as pool:
-            return {(b.series, b.id): lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
+            return {b.identity: lock for b, lock in zip(backups, pool.map(ask, backups), strict=True) if lock}
 
     def _note(self, line: str) -> None:
         if line not in self.notes:

@@ -106,7 +106,7 @@ def record_reading(
     :raises RepositoryError: the verification cannot be written.
     """
     manifest = evidence.require_manifest()
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     if reading.summary is None or reading.client is None:
         context.log(f"warning: backup {name} was not verified while it was dumped: {reading.problem}")
         return evidence

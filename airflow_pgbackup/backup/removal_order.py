@@ -54,11 +54,11 @@ class RemovalOrder:
             self.decisions += mine
             due = [one.backup for one in mine if self._is_due(one, last=last)]
             for backup in sorted(due, key=lambda one: (one.started_at, one.id)):
-                self._removed.add(_key(backup))
+                self._removed.add(backup.identity)
                 yield backup
 
     def _is_due(self, decision: Decision, *, last: bool) -> bool:
-        key = _key(decision.backup)
+        key = decision.backup.identity
         return not decision.keep and key not in self._removed and (key in self._last) == last
 
     def _confirm_all(self) -> None:
@@ -66,11 +66,7 @@ class RemovalOrder:
 
     def _confirmed(self, decisions: list[Decision], confirm: _Confirm) -> list[Decision]:
         """Return the decisions as confirmed; those about backups that are deleted already as they are."""
-        there = [one for one in decisions if _key(one.backup) not in self._removed]
+        there = [one for one in decisions if one.backup.identity not in self._removed]
         confirmed = confirm(there)
-        now = {_key(one.backup): one for one in confirmed}
-        return [now.get(_key(one.backup), one) for one in decisions]
-
-
-def _key(backup: Backup) -> tuple[Series, str]:
-    return backup.series, backup.id
+        now = {one.backup.identity: one for one in confirmed}
+        return [now.get(one.backup.identity, one) for one in decisions]

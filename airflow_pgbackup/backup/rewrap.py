@@ -90,7 +90,7 @@ def rewrap(
     recipients = require_recipients(context)
     evidence = load_evidence(repository, reference)
     manifest = evidence.require_complete()
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     if is_wrapped(manifest, recipients):
         context.log(f"backup {name} is encrypted to these recipients already")
         return reference_of(repository, evidence)
@@ -156,7 +156,7 @@ class _Rewrap:
         if mine.has_made(found):
             _, seconds = watch.stop()
             self.context.log(
-                f"rewrapped backup {old.series}/{old.id} as {self.id}, encrypted to "
+                f"rewrapped backup {old.name} as {self.id}, encrypted to "
                 f"{counted(len(self.recipients.texts), 'recipient')}: {human_bytes(artifact.size)} in "
                 f"{human_seconds(seconds)}"
             )

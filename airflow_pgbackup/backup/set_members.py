@@ -34,7 +34,7 @@ class SetMembers:
         limit: int = MOST_BYTES,
     ) -> None:
         self._repository, self._now, self._limit = repository, now, limit
-        self._reasons = {(one.series, one.id): _reason(one) for one in proven}
+        self._reasons = {one.identity: _reason(one) for one in proven}
 
     def unusable(self, members: Iterable[SetMember]) -> list[tuple[SetMember, str]]:
         """Return the members that do not exist, have failed verification, are incomplete or unreadable, each with the
@@ -57,7 +57,7 @@ class SetMembers:
         return not any(self.unusable(ordered[at : at + THREADS]) for at in range(0, len(ordered), THREADS))
 
     def _read(self, member: SetMember) -> str | None:
-        key = member.parsed_series, member.id
+        key = member.identity
         if key not in self._reasons:
             try:
                 found = read_evidence(self._repository, *key, now=self._now, limit=self._limit)

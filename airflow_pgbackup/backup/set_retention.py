@@ -66,13 +66,13 @@ class ServerSets:
         :param limit: bytes of the files of a backup, see :func:`.read_evidence`.
         :param most_sets: read the backups of no more complete sets of a server than this; 0: only find the newest.
         """
-        there = {(backup.series, backup.id) for backup in catalogue.backups}
+        there = {backup.identity for backup in catalogue.backups}
         known = catalogue.by_series()
         reader = SetMembers(repository, now=now, limit=limit)
 
         def all_exist(members: Sequence[SetMember]) -> bool:
             expected = [one for one in members if complete or one.parsed_series in known]
-            return all((one.parsed_series, one.id) in there for one in expected)
+            return all(one.identity in there for one in expected)
 
         servers = sorted({series.server for series in known})
         every = (
@@ -120,24 +120,24 @@ class ServerSets:
     def kept(self) -> dict[tuple[Series, str], str]:
         """Return the members of the newest complete sets of each server, with the reason why they are kept."""
         kept = {
-            (member.parsed_series, member.id): f"in set {one.id}, in which one backup cannot be read"
+            member.identity: f"in set {one.id}, in which one backup cannot be read"
             for one in self._unread
             for member in one.members
         }
         kept |= {
-            (member.parsed_series, member.id): f"in the newest complete set {one.id} that has all its backups"
+            member.identity: f"in the newest complete set {one.id} that has all its backups"
             for one in self.newest_usable.values()
             for member in one.members
         }
         return kept | {
-            (member.parsed_series, member.id): f"in the newest complete set {one.id}"
+            member.identity: f"in the newest complete set {one.id}"
             for one in self.newest_complete.values()
             for member in one.members
         }
 
     def usable_members(self) -> dict[tuple[Series, str], SetMember]:
         """Return the members of the newest sets whose backups all exist and have not failed."""
-        return {(one.parsed_series, one.id): one for found in self.newest_usable.values() for one in found.members}
+        return {one.identity: one for found in self.newest_usable.values() for one in found.members}
 
     def members_before_newest(self, backups: Sequence[Backup]) -> set[tuple[Series, str]]:
         """Return the members of each server's last complete set before its newest usable one, of those sets whose
@@ -146,14 +146,14 @@ class ServerSets:
         :param backups: those of some series; members in others are taken to exist.
         """
         known = {backup.series for backup in backups}
-        usable = {(backup.series, backup.id) for backup in backups if counts(backup, None)}
+        usable = {backup.identity for backup in backups if counts(backup, None)}
         found = set[tuple[Series, str]]()
         for server, newest in self.newest_usable.items():
             for one in self.listed[server]:
                 content = self._read(one) if one.started_at < newest.started_at else None
                 if content is None or content.status != "complete":
                     continue
-                members = {(each.parsed_series, each.id) for each in content.members if each.parsed_series in known}
+                members = {each.identity for each in content.members if each.parsed_series in known}
                 if members and members <= usable:
                     found |= members
                     break
@@ -215,7 +215,7 @@ class ServerSets:
 
         :param remaining: all backups of these servers that are not deleted.
         """
-        there = {(backup.series, backup.id) for backup in remaining}
+        there = {backup.identity for backup in remaining}
         empty = []
         for server, sets in self.listed.items():
             complete = self.newest_complete.get(server)
@@ -223,7 +223,7 @@ class ServerSets:
                 if complete is not None and one.id == complete.id:
                     continue
                 content = self._read(one)
-                if content and not any((m.parsed_series, m.id) in there for m in content.members):
+                if content and not any(m.identity in there for m in content.members):
                     empty.append(one)
         return sorted(empty, key=lambda one: one.id)
 

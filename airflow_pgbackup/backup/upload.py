@@ -76,7 +76,7 @@ def upload(
     job = _Copy(source, destination, evidence, context)
     there = job.find_copy()
     if there is not None:  # it gets the verifications made since, also if they refuse this upload
-        context.log(f"backup {manifest.series}/{manifest.id} is already in {destination.uri}")
+        context.log(f"backup {manifest.name} is already in {destination.uri}")
     else:
         _require_level(evidence, minimum_level)
         destination.probe(context.log)
@@ -96,7 +96,7 @@ def _require_level(evidence: Evidence, minimum: str | None) -> None:
     if not layout.reaches(backup.level, minimum):
         ignored = f" (ignored: {evidence.ignored[0]})" if evidence.ignored else ""
         raise VerificationFailed(
-            f"backup {backup.series}/{backup.id} {backup.shortcoming(minimum)}{ignored}",
+            f"backup {backup.name} {backup.shortcoming(minimum)}{ignored}",
             hint="Choose another backup."
             if backup.state == "failed"
             else f"Verify it at level {minimum} first, or set {parameter('minimum_level', None)} to upload it "
@@ -134,13 +134,13 @@ class _Copy:
         there = found.require_manifest()
         if not self._is_same(found):
             raise AlreadyExists(
-                f"{self.destination.uri} has another backup {there.series}/{there.id}: expected sha256 "
+                f"{self.destination.uri} has another backup {there.name}: expected sha256 "
                 f"{self.manifest.artifact.sha256}, found {there.artifact.sha256}",
                 hint="Two repositories gave the same id to two dumps; upload to a separate repository.",
             )
         if found.backup.state == "incomplete":
             raise RepositoryError(
-                f"backup {there.series}/{there.id} in {self.destination.uri} is incomplete: {found.backup.problem}",
+                f"backup {there.name} in {self.destination.uri} is incomplete: {found.backup.problem}",
                 hint=f"Delete {self.destination.location(found.backup.folder)} and upload it again.",
             )
         return found
@@ -165,7 +165,7 @@ class _Copy:
             return found
         _, seconds = watch.stop()
         self.say(
-            f"backup {manifest.series}/{manifest.id} uploaded to {self.destination.uri}: "
+            f"backup {manifest.name} uploaded to {self.destination.uri}: "
             f"{human_bytes(artifact.size)} in {human_seconds(seconds)}"
         )
         return found

@@ -83,7 +83,7 @@ def verify(
         if unrecorded is None:
             raise failure
         raise failure from unrecorded
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     if unrecorded is not None:
         raise type(unrecorded)(
             f"backup {name} passed verification at level {level}, but that could not be recorded: {unrecorded.message}",
@@ -170,7 +170,7 @@ def _not_passed(
     wrong = [f"{check.name}: {check.detail}" for check in report.checks if check.result == "fail"]
     more = f" (and {len(wrong) - 1} more{f', in {where}' if where else ''})" if len(wrong) > 1 else ""
     return VerificationFailed(
-        f"backup {manifest.series}/{manifest.id} in {repository.uri} failed verification at level {report.level}: "
+        f"backup {manifest.name} in {repository.uri} failed verification at level {report.level}: "
         f"{wrong[0]}{more}{lost}",
         hint=run.hint,
         problems=wrong,
@@ -184,7 +184,7 @@ def _require_verified(evidence: Evidence, level: str) -> None:
     :raises NotProven: this pass does not count, for example because of a clock.
     """
     backup = evidence.backup
-    passes = f"backup {backup.series}/{backup.id} passes level {level}"
+    passes = f"backup {backup.name} passes level {level}"
     if backup.state == "failed":
         last = standing_failure(backup.verifications)
         raise VerificationFailed(

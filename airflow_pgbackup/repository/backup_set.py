@@ -42,8 +42,18 @@ class SetMember:
     level: str | None
 
     @property
+    def name(self) -> str:
+        """The backup's folder below the repository."""
+        return f"{self.series}/{self.id}"
+
+    @property
     def parsed_series(self) -> Series:
         return Series.parse(self.series)
+
+    @property
+    def identity(self) -> tuple[Series, str]:
+        """As :attr:`.catalogue.Backup.identity`."""
+        return self.parsed_series, self.id
 
     @classmethod
     def of(cls, manifest: Manifest, level: str | None) -> SetMember:
@@ -172,7 +182,7 @@ class BackupSet(Document):
             if series != expected or (member.database is None) != (member is self.globals):
                 return f"{member.series!r} is not the series of a member of this set"
             if not (is_key(member.key) and member.key.startswith(f"{backup_folder(series, member.id)}/")):
-                return f"{member.key!r} is not a key of backup {member.series}/{member.id}"
+                return f"{member.key!r} is not a key of backup {member.name}"
         names = [member.database for member in self.databases]
         names += [each.database for each in (*self.missing, *self.left_out)]
         if len(set(names)) < len(names):

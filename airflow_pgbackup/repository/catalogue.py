@@ -80,6 +80,16 @@ class Backup:
     stored_at: Mapping[VerificationName, datetime] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def name(self) -> str:
+        """What people call it: ``prod/app/20261122T020000Z-3f9ac1``."""
+        return f"{self.series}/{self.id}"
+
+    @property
+    def identity(self) -> tuple[Series, str]:
+        """The key of a backup in a repository."""
+        return self.series, self.id
+
+    @property
     def folder(self) -> str:
         return backup_folder(self.series, self.id)
 
@@ -118,6 +128,11 @@ class Leftover:
     size: int
     modified: datetime
     attempt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it: ``prod/app/20261122T020000Z-3f9ac1``."""
+        return f"{self.series}/{self.id}"
 
     @property
     def folder(self) -> str:
@@ -227,7 +242,7 @@ def read_manifest(repository: Repository, series: Series, backup_id: str) -> Man
         raise _no_backup(repository, series, backup_id) from None
     if (manifest.series, manifest.id) != (series, backup_id):
         raise ManifestError(
-            f"{repository.location(key)} is the manifest of {manifest.series}/{manifest.id}",
+            f"{repository.location(key)} is the manifest of {manifest.name}",
             hint="The folder was moved or copied: check which backup the artifact beside it belongs to.",
         )
     return manifest

@@ -71,7 +71,7 @@ class Evidence:
         """
         if self.manifest is None:
             raise ManifestError(
-                f"the manifest of backup {self.backup.series}/{self.backup.id} cannot be read: {self.backup.problem}",
+                f"the manifest of backup {self.backup.name} cannot be read: {self.backup.problem}",
                 hint="Choose another backup, or restore the artifact with PostgreSQL's own tools.",
             )
         return self.manifest
@@ -85,7 +85,7 @@ class Evidence:
         manifest = self.require_manifest()
         if self.backup.state == "incomplete":
             raise VerificationFailed(
-                f"backup {manifest.series}/{manifest.id} is incomplete: {self.backup.problem}",
+                f"backup {manifest.name} is incomplete: {self.backup.problem}",
                 hint="Choose another backup.",
             )
         return manifest

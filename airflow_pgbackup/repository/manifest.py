@@ -264,6 +264,11 @@ class Manifest(Document):
     labels: tuple[str, ...] = ()
     """The names given to the backup when it was made; since version 1.2."""
 
+    @property
+    def name(self) -> str:
+        """What people call it: ``prod/app/20261122T020000Z-3f9ac1``."""
+        return f"{self.series}/{self.id}"
+
     @classmethod
     def _decode(cls, content: Content, unknown: Content) -> Manifest:
         series, rows, left_out = content["series"], content.get("source_rows"), content.get("left_out")

@@ -221,7 +221,7 @@ def _decide(
     for backup in members:
         if backup.pinned:
             reasons[backup.id].append("pinned")
-        if needed := in_sets.get((backup.series, backup.id)):
+        if needed := in_sets.get(backup.identity):
             reasons[backup.id].append(needed)
         if labels := matching_labels(backup.labels, policy.keep_labels):
             reasons[backup.id].append(f"label {', '.join(labels)}")

@@ -125,7 +125,7 @@ def last_two(repository: Repository, series: Series, *, before: str | None = Non
 def _contents(repository: Repository, manifest: Manifest, context: RunContext) -> Contents | str:
     context.cancel.check()
     if manifest.artifact.format != "plain":
-        context.log(f"reading the table of contents of {manifest.series}/{manifest.id}")
+        context.log(f"reading the table of contents of {manifest.name}")
     identities = context.require_identities() if manifest.artifact.encryption else None
     return read_contents(repository, manifest, identities=identities, cancel=context.cancel)
 

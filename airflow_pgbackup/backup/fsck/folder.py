@@ -107,7 +107,7 @@ def _read_manifest(folder: Folder, context: FolderContext, findings: Faults) -> 
         findings.error(
             "manifest_place",
             key,
-            f"describes backup {manifest.series}/{manifest.id}",
+            f"describes backup {manifest.name}",
             f"Move the folder to {backup_folder(manifest.series, manifest.id)}, if that backup is not there.",
         )
         return None

@@ -73,7 +73,7 @@ def _check_members(
     repository: Repository, key: str, found: BackupSet, folders: Mapping[str, Folder], findings: Faults
 ) -> None:
     members = [*([found.globals] if found.globals else []), *found.databases]
-    names = [f"{member.series}/{member.id}" for member in members]
+    names = [member.name for member in members]
     missing = [name for name in names if not _exists(repository, name, folders)]
     if missing:
         findings.warning(

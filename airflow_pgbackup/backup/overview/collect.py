@@ -64,7 +64,7 @@ def overview(
         repository, catalogue, now, notes.append, complete=True, all_servers=True, limit=LIMIT, most_sets=MOST_SETS
     )
     newest = {server: content for server in sets.listed if (content := sets.newest(server)) is not None}
-    stored = {(backup.series, backup.id) for backup in catalogue.backups}
+    stored = {backup.identity for backup in catalogue.backups}
     missing = {series: lack for content in newest.values() for series, lack in _missing_of(content, stored, notes)}
     dropped = sets.dropped(listed)
     unknown = len(notes)
@@ -201,7 +201,7 @@ def _missing_of(
     """
     lacks = f"the newest backup set of {content.server} lacks it"
     for member in content.members:
-        if (member.parsed_series, member.id) not in stored:
+        if member.identity not in stored:
             yield member.parsed_series, _Lack(content.started_at, f"{lacks}: backup {member.id} does not exist")
     if content.globals_missing:
         yield Series(content.server, None, "globals"), _Lack(content.started_at, f"{lacks}: {content.globals_missing}")

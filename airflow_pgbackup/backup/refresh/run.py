@@ -131,7 +131,7 @@ def refresh(
     request = RestoreRequest(
         run, repository, manifest, to_replace, options, None, analyze=True, dry_run=dry_run, retry_digest=digest
     )
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     run.log(
         f"refreshing {target.label} from backup {name}: {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, verified at level {evidence.backup.level}"
@@ -166,7 +166,7 @@ def _require_usable(evidence: Evidence, minimum_level: str) -> Manifest:
     :raises ConfigurationError: it is something else.
     """
     manifest = evidence.require_complete()
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     if manifest.kind == "cluster":
         raise ConfigurationError(f"backup {name} is not of a database", hint="Choose a backup of a database.")
     if manifest.artifact.format == "plain":

@@ -156,7 +156,7 @@ class RestoreRequest:
         with opening as (wrong, checked):
             if wrong:
                 raise VerificationFailed(
-                    f"backup {manifest.series}/{manifest.id} in {repository.uri} is damaged: {first_problem(wrong)}",
+                    f"backup {manifest.name} in {repository.uri} is damaged: {first_problem(wrong)}",
                     hint="Nothing was changed. Restore another backup, and check the repository's storage for faults.",
                 )
             self.run.log(f"verified the SHA-256 of {artifact.name}, {human_bytes(artifact.size)}")

@@ -95,7 +95,7 @@ def restore(
             )
     digest = request_digest(context.seed) if context.seed else None
     request = RestoreRequest(run, repository, manifest, target, options, cluster, analyze, dry_run, digest)
-    name = f"{manifest.series}/{manifest.id}"
+    name = manifest.name
     run.log(
         f"restoring backup {name}: {manifest.artifact.format} format, {human_bytes(manifest.artifact.size)}, "
         f"PostgreSQL {manifest.source.server_version}, by {manifest.client.tool} {manifest.client.version}"

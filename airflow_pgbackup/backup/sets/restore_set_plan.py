@@ -139,7 +139,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
         members.insert(0, found.globals)
     with request_threads() as pool:
         read = list(pool.map(lambda member: _read(repository, found, member), members))
-    if missing := [f"{each.series}/{each.id}" for each, evidence in zip(members, read, strict=True) if not evidence]:
+    if missing := [each.name for each, evidence in zip(members, read, strict=True) if not evidence]:
         do = "does" if len(missing) == 1 else "do"
         raise BackupNotFound(
             f"{counted(len(missing), 'backup')} of set {found.location} {do} not exist: {first_of(missing, NAMED)}",
@@ -147,7 +147,7 @@ def read_backups(repository: Repository, found: BackupSet, target: SetTarget) ->
             "choose another set.",
         )
     if failed := [
-        f"{evidence.backup.series}/{evidence.backup.id} {evidence.backup.standing}"
+        f"{evidence.backup.name} {evidence.backup.standing}"
         for evidence in read
         if evidence and not counts(evidence.backup, None)
     ]:
@@ -173,8 +173,7 @@ def _read(repository: Repository, found: BackupSet, member: SetMember) -> Eviden
     artifact = evidence.require_manifest().artifact
     if (artifact.sha256, artifact.size) != (member.sha256, member.size):
         raise ConfigurationError(
-            f"backup {member.series}/{member.id} is not the one that set {found.location} names: "
-            "its SHA-256 or its size differs",
+            f"backup {member.name} is not the one that set {found.location} names: its SHA-256 or its size differs",
             hint="Check who wrote to the repository, and restore another set.",
         )
     return evidence
