@@ -370,6 +370,32 @@ def test_freshness_expects_no_database_that_is_excluded(exclude: list[str], name
     assert fresh.databases == named
 
 
+def test_freshness_ignores_what_exclude_leaves_out_of_a_pattern() -> None:
+    """Their backups become old, and stay."""
+    from airflow_pgbackup.pipelines.fleet.selection import excluded_series
+
+    exclude = ["billing", '"B?"', "Test_*", "?x", "*s", "[[:alpha:]]"]
+    patterns = ["crm/billing", "crm/B[?]", "crm/test_*", "crm/[!@]x", "crm/[!@]*s", "crm/s"]
+    assert list(excluded_series("crm", exclude)) == patterns
+    server = {
+        "repository": "s3://aa/b",
+        "exclude": exclude,
+        "freshness": {"schedule": "@hourly", "max_age": "26h", "exclude": ["crm/old"]},
+    }
+    fresh: Any = pgbackup_dags({"servers": {"crm": server}})["pgbackup_crm_freshness"].task_dict["fresh"]
+    assert (fresh.databases, fresh.exclude) == (None, ["crm/old", *patterns])
+
+
+def test_hostile_patterns_do_not_hold_up_the_dag_processor() -> None:
+    server = {
+        "repository": "s3://aa/b",
+        "databases": ["a" * 60],
+        "exclude": ["*a" * 20 + "b"],
+        "freshness": {"schedule": "@hourly", "max_age": "26h"},
+    }
+    assert pgbackup_dags({"servers": {"crm": server}})
+
+
 @pytest.mark.parametrize("group", [{}, {"postgres_conn_id": "replica"}])
 def test_a_connection_of_null_is_the_name_of_the_server(group: Mapping) -> None:
     mapping = {

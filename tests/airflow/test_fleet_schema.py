@@ -155,6 +155,7 @@ servers:
             {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},
             "alerts.on_failure: not a function or a notifier",
         ),
+        ({"databases": ["a", "b"], "exclude": ["?"]}, "exclude: leaves none of databases"),
         ({"host": "db1"}, "host: unknown key; the server's address and user belong to the Airflow connection"),
     ],
     ids=str,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.pipelines.cluster import pg_cluster_backup
 from airflow_pgbackup.pipelines.fleet.describe import describe_backup, describe_drill, describe_freshness
 from airflow_pgbackup.pipelines.fleet.model import Retention, Server, pool_of
-from airflow_pgbackup.postgres.sql.patterns import exact_name, pattern_regexes
+from airflow_pgbackup.pipelines.fleet.selection import excluded_series, named_databases
 from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 
 RETRY_DELAY = timedelta(minutes=10)
@@ -115,7 +114,8 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
     freshness = server.freshness
     assert freshness is not None  # noqa: S101
     # A database that is named must have a backup; patterns match what has one.
-    named = _names(server.databases, server.exclude)
+    named = named_databases(server.databases, server.exclude)
+    left_out = [] if named else excluded_series(name, server.exclude)
     doc_md = describe_freshness(name, server, source)
     timeout = CHECK_TIMEOUT + server.retries * RETRY_DELAY
     with _dag(f"{name}_freshness", server, freshness.schedule, doc_md, dagrun_timeout=timeout) as dag:
@@ -126,7 +126,7 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             server=name,
             databases=named,
             scopes=["globals"] if named else [],
-            exclude=freshness.exclude,
+            exclude=[*freshness.exclude, *left_out],
             allow_drop=freshness.allow_drop,
             max_drop=freshness.max_drop,
             sets=True,
@@ -134,34 +134,6 @@ def _freshness(name: str, server: Server, source: str) -> DAG:
             minimum_level=server.level,
         )
     return dag
-
-
-def _names(databases: Sequence[str], exclude: Sequence[str]) -> list[str] | None:
-    """Return the databases that are named and not excluded; None if patterns, or names that the server folds, leave it
-    open."""
-    names = []
-    for one in databases:
-        name = exact_name(one)
-        if name is None or (name != one and not one.startswith('"')):
-            return None
-        names.append(name)
-    try:
-        return [name for name in names if not any(_matches(pattern, name) for pattern in exclude)]
-    except re.error:
-        return None
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern of ``exclude`` matches a database, as the server would.
-
-    :raises re.error: only the server can tell.
-    """
-    if pattern == name or exact_name(pattern) is not None:
-        return name in (pattern, exact_name(pattern))
-    if re.search(r"\[[:.=]", pattern):
-        raise re.error("a character class of POSIX")
-    parts = pattern_regexes(pattern)  # of a pattern with a dot: two, which match no database
-    return len(parts) == 1 and re.fullmatch(parts[0][1:-1], name, re.DOTALL) is not None
 
 
 def _dag(name: str, server: Server, schedule: str | None, doc_md: str, **arguments: Any) -> DAG:

@@ -23,6 +23,7 @@ from airflow_pgbackup.pipelines.fleet.model import (
     in_words,
     place_of,
 )
+from airflow_pgbackup.pipelines.fleet.selection import named_databases
 from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
 from airflow_pgbackup.yaml_mapping.problem import Path as Keys
 from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml
@@ -137,6 +138,8 @@ def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
             yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
         elif server.upload_to is not None and _is_repository(server, server.upload_to):
             yield Problem(("servers", name), "upload_to is its repository; copies need another one")
+        if named_databases(server.databases, server.exclude) == []:
+            yield Problem(("servers", name, "exclude"), "leaves none of databases")
         for part in ("drill", "freshness"):
             if (other := f"{name}_{part}") in servers and getattr(server, part) is not None:
                 yield Problem(("servers", other), f"its DAG would have the id of the {part} of {name}; rename it")
