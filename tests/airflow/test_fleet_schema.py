@@ -52,7 +52,7 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
           small: {schedule: "@weekly", retention: {keep_last: 3}, aws_conn_id: null}
         servers:
           crm: {databases: [app, "tenant_*"], postgres_conn_id: crm_db, deadline: 36h}
-          wiki: {group: small, schedule: "0 5 * * 0"}
+          wiki: {group: small, schedule: "0 5 29 FEB,mar fri"}
           empty:
         """
     )
@@ -62,7 +62,7 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
     assert (crm.postgres_conn_id, crm.databases, crm.schedule) == ("crm_db", ["app", "tenant_*"], "0 2 * * *")
     assert crm.deadline == timedelta(hours=36)
     assert crm.aws_conn_id == "aws_default"
-    assert (wiki.schedule, wiki.repository, wiki.aws_conn_id) == ("0 5 * * 0", "s3://my-backups/pg", None)
+    assert (wiki.schedule, wiki.repository, wiki.aws_conn_id) == ("0 5 29 FEB,mar fri", "s3://my-backups/pg", None)
     assert wiki.retention is not None
     assert (wiki.retention.keep_last, wiki.retention.keep_daily) == (3, 0), "the whole of it is replaced"
     assert (empty.postgres_conn_id, empty.databases, empty.level) == ("empty", ["*"], "archive")
@@ -155,6 +155,9 @@ servers:
             {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},
             "alerts.on_failure: not a function or a notifier",
         ),
+        ({"schedule": "0 0 2 * * *"}, "schedule: not minute, hour, day, month and weekday; write"),
+        ({"schedule": "R 2 * MAR FRI"}, "schedule: not minute, hour, day"),
+        ({"schedule": "0 0 30 2 *"}, "schedule: a date that does not exist"),
         ({"databases": ["a", "b"], "exclude": ["?"]}, "exclude: leaves none of databases"),
         ({"host": "db1"}, "host: unknown key; the server's address and user belong to the Airflow connection"),
     ],

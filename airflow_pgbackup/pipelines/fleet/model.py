@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from airflow.sdk import CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowTimetableInvalid
+from croniter import CroniterBadDateError, croniter  # Airflow's own
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -84,10 +86,18 @@ def _uri(text: str) -> str:
 
 
 def _cron(text: str) -> str:
+    usage = "write \"0 2 * * *\" or '@daily', in quotes"
+    fields = text.split()
+    # croniter reads a sixth field as the seconds, which Quartz and Spring write first; R is another time each time.
+    if not text.startswith("@") and (len(fields) != 5 or re.search(r"(?i)\b[RH]\b", text)):
+        raise _invalid(f"not minute, hour, day, month and weekday; {usage}")
     try:
         CronTriggerTimetable(text, timezone="UTC").validate()
+        croniter(text).get_next()
     except AirflowTimetableInvalid:
-        raise _invalid("not a cron expression; write \"0 2 * * *\" or '@daily', in quotes") from None
+        raise _invalid(f"not a cron expression; {usage}") from None
+    except CroniterBadDateError:
+        raise _invalid(f"a date that does not exist; {usage}") from None
     return text
 
 
