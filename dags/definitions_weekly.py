@@ -42,7 +42,7 @@ with DAG(
         PgDumpAllOperator(
             task_id="roles",
             roles_only=True,
-            passwords_if_allowed=True,  # only a superuser can read them
+            passwords_if_allowed=True,  # without them, if this role may not read them
             init_repository="{{ params.init }}",
         ),
         # pg_dumpall --tablespaces-only

@@ -146,7 +146,7 @@ _TABLE: list[tuple[str, str]] = [
     # --- reading the database
     (
         r"permission denied for table pg_(?:authid|shadow)|must be superuser to read role passwords",
-        "Set no_role_passwords: only a superuser can read role passwords.",
+        "Set no_role_passwords: this role may not read role passwords.",
     ),
     (
         # REFRESH MATERIALIZED VIEW runs as the view's owner, the functions of an index as the owner of its table
