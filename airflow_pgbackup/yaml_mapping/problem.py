@@ -15,6 +15,8 @@ Path = tuple[str | int, ...]
 
 _MOST_NAMES = 30
 _MOST_PROBLEMS = 100
+_LONGEST = 2000
+"""Characters of the description of one problem: 30 known names take fewer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Origin:
     def _describe(self, problem: Problem) -> str:
         line = self._line(problem)
         parts = (f"{self.name}:{line}" if line else self.name, _dotted(problem.path), problem.text)
-        return printable(": ".join(part for part in parts if part))
+        text = printable(": ".join(part for part in parts if part))
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _dotted(path: Path) -> str:

@@ -74,6 +74,8 @@ def parse_yaml(data: bytes, origin: Origin) -> tuple[Any, Origin]:
         mark = error.problem_mark or error.context_mark
         what = str(error.problem or error.context)
         hint = f"; {_QUOTE}" if "start any token" in what or "alphabetic or numeric" in what else ""
+        if hint and mark and text[mark.index : mark.index + 1] == "\t":
+            hint = "; indent with spaces, not tabs"
         raise _invalid(origin, f"not valid YAML: {what}{hint}", mark.line + 1 if mark else 0) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a forbidden character; a date like 2026-02-31
         raise _invalid(origin, f"not valid YAML: {' '.join(str(error).split())}") from None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -78,6 +79,26 @@ def test_a_python_mapping_is_checked_too() -> None:
     ]
 
 
+def test_other_mappings_of_python_are_as_good_as_dicts(tmp_path: Path) -> None:
+    server = MappingProxyType({"repository": "s3://aa/b", "databases": ("a", "b")})
+    assert read_fleet(MappingProxyType({"servers": {"crm": server}}))["crm"].databases == ["a", "b"]
+    assert problems_of({"servers": {"crm": {"repository": tmp_path}}}) == [
+        "servers.crm.repository: expected text, found PosixPath"
+    ]
+
+
+def test_what_is_left_empty_sets_nothing(problems: Problems, tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    file.write_text(
+        "defaults:\ngroups: {crit: }\nservers:\n"
+        "  crm: {group: crit, repository: 's3://aa/b', alerts: {on_failure: null}}\n"
+    )
+    assert read_fleet(file)["crm"].alerts.on_failure == []
+    assert problems("groups: {crit: 5}\nservers: {crm: {group: crit}}\n") == [
+        "fleet.yaml:1: groups.crit: expected a mapping, found a number"
+    ]
+
+
 def test_every_problem_is_named_at_once_with_its_line(problems: Problems) -> None:
     assert problems(
         """defaults:
@@ -145,7 +166,11 @@ servers:
         ({"dump": {"repository": "s3://xx/y"}}, "dump.repository: belongs beside dump, not in it"),
         ({"dump": {"verify": "archive"}}, "dump.verify: unknown key; use verify_while_dumping beside dump"),
         ({"dump": {"recipients": "age1x"}}, "dump.recipients: expected a list, found text"),
-        ({"dump": {"labels": 5}}, "dump.labels: expected a list, found a number"),
+        ({"dump": {"labels": 5}}, "dump.labels: invalid labels 5; pass a list of names"),
+        ({"dump": {"labels": ["a b"]}}, "dump.labels: invalid label 'a b'"),
+        ({"dump": {"artifact_template": "{foo}"}}, "dump.artifact_template: the artifact template '{foo}' holds"),
+        ({"dump": {"no_role_passwords": True}}, "dump.no_role_passwords: unknown key; it is an option of pg_dumpall"),
+        ({"pool": "pgbackup_{srv}"}, "pool: {server} is the only placeholder"),
         ({"tags": ["x" * 101]}, "tags[0]: must have at most 100 characters"),
         ({"retries": 10**20}, "retries: must be less than or equal to 1000"),
         ({"dump": {"snapshot": "00000003"}}, "dump.snapshot: unknown key"),
@@ -168,6 +193,11 @@ def test_a_setting_is_refused(setting: dict[str, Any], problem: str) -> None:
     assert found.startswith(f"servers.crm.{problem}")
 
 
+def test_a_problem_is_short() -> None:
+    (found,) = problems_of({"servers": {"crm": {"repository": "s3://aa/b", "time_zone": "x" * 800_000}}})
+    assert 1000 < len(found) < 3000
+
+
 SECRET = "hunter2-1234"
 
 
@@ -181,6 +211,7 @@ SECRET = "hunter2-1234"
         ("servers.crm.postgres_conn_id", {"postgres_conn_id": f"postgresql://backup:{SECRET}@db1/app"}),
         ("servers.crm.upload_to", {"upload_to": f"s3://AKIAX:{SECRET}@bucket/pg"}),
         ("servers.crm.dump.extra_args[0]", {"dump": {"extra_args": [f"--dbname=host=db1 password={SECRET}"]}}),
+        ("servers.crm.dump.labels[0]", {"dump": {"labels": [f"password={SECRET}"]}}),
         ("servers.crm.time_zone", {"time_zone": f"password: {SECRET}"}),
         ("servers.crm.databases[0]", {"databases": [f"host=a password={SECRET}"]}),
         ("servers", {"crm": {}, f"postgres://backup:{SECRET}@db1/app": {}}),
@@ -232,6 +263,10 @@ QUOTE = "quote a value that begins with one of * & ! @ % `"
             f"fleet.yaml:2: not valid YAML: found character that cannot start any token; {QUOTE}",
         ),
         (
+            "servers:\n\tcrm: {}",
+            "fleet.yaml:2: not valid YAML: found character that cannot start any token; indent with spaces, not tabs",
+        ),
+        (
             "servers:\n  crm: {databases: *}",
             f"fleet.yaml:2: not valid YAML: did not find expected alphabetic or numeric character; {QUOTE}",
         ),
@@ -247,7 +282,7 @@ QUOTE = "quote a value that begins with one of * & ! @ % `"
         ("#" * (MAX_BYTES + 1), f"fleet.yaml: larger than {MAX_BYTES} bytes"),
         (b"\xff\xfe\xff", "fleet.yaml: not UTF-8"),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_hostile_and_broken_yaml(problems: Problems, text: str, found: str) -> None:
     assert problems(text) == [found]

@@ -85,6 +85,12 @@ def _uri(text: str) -> str:
     return text
 
 
+def _pool(text: str) -> str:
+    if set(text.replace("{server}", "")) & set("{}"):
+        raise _invalid("{server} is the only placeholder")
+    return text
+
+
 def _cron(text: str) -> str:
     usage = "write \"0 2 * * *\" or '@daily', in quotes"
     fields = text.split()
@@ -115,7 +121,7 @@ def _callbacks(value: Any, info: ValidationInfo) -> Any:
 
     With the context :data:`WITHOUT_IMPORTS`, dotted paths stay as they are.
     """
-    given = value if isinstance(value, list | tuple) else [value]
+    given = value if isinstance(value, list | tuple) else [] if value is None else [value]
     if info.context == WITHOUT_IMPORTS:
         return list(given)
     return [_callback(each) for each in given]
@@ -145,6 +151,7 @@ Size = Annotated[
 Zone = Annotated[str, AfterValidator(_zone)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Name = Annotated[str, StringConstraints(min_length=1)]
+Pool = Annotated[Name, AfterValidator(_pool)]
 Uri = Annotated[str, StringConstraints(min_length=1), AfterValidator(_uri)]
 ServerName = Annotated[str, StringConstraints(pattern=SERVER_NAME, max_length=LONGEST_NAME)]
 Count = Annotated[int, Field(ge=0)]
@@ -155,7 +162,7 @@ Parallel = Annotated[int, Field(ge=1, le=1000)]
 Callbacks = Annotated[
     list[Callable[..., Any]],
     PlainValidator(_callbacks),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}),
 ]
 
 
@@ -201,7 +208,7 @@ class Drill(Part):
     )
     scratch_conn_id: Name | None = Field(default=None, description="rehearse on this server instead of on the worker")
     queue: Name | None = Field(default=None, description="queue of the workers that have PostgreSQL's server programs")
-    pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
+    pool: Pool | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
 
 
 class Freshness(Part):
@@ -252,7 +259,7 @@ class Settings(Part):
     freshness: Freshness | None = Field(default=None, description="null: no check that recent backups exist")
     alerts: Alerts = Field(default=Alerts(), description="whom to notify, once for each run")
     parallel: Parallel = Field(default=2, description="how many databases of the server are dumped at once")
-    pool: Name | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
+    pool: Pool | None = Field(default=None, description="an existing Airflow pool; {server} is the server's name")
     queue: Name | None = Field(default=None, description="queue of the workers for dumps, verifications and copies")
     retries: Retries = Field(default=2, description="of each task, ten minutes apart")
     deadline: Span | None = Field(default=None, description="the longest that one dump may run")
@@ -269,8 +276,8 @@ class Server(Settings):
 class Fleet(Part):
     """The mapping: servers, groups of servers, and defaults for all."""
 
-    defaults: Settings = Field(default=Settings(), description="settings of every server")
-    groups: dict[Name, Settings] = Field(default={}, description="settings of the servers that name the group")
+    defaults: Settings | None = Field(default=None, description="settings of every server")
+    groups: dict[Name, Settings | None] = Field(default={}, description="settings of the servers that name the group")
     servers: dict[ServerName, Server | None] = Field(min_length=1, description="by the names of their series and DAGs")
 
 

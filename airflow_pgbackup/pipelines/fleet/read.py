@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_pgbackup.errors import OptionError
+from airflow_pgbackup.errors import ConfigurationError, OptionError
 from airflow_pgbackup.pipelines.fleet.model import (
     WITHOUT_IMPORTS,
     Alerts,
@@ -24,6 +26,8 @@ from airflow_pgbackup.pipelines.fleet.model import (
     place_of,
 )
 from airflow_pgbackup.pipelines.fleet.selection import named_databases
+from airflow_pgbackup.repository.labels import check_labels
+from airflow_pgbackup.repository.layout import artifact_name
 from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
 from airflow_pgbackup.yaml_mapping.problem import Path as Keys
 from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml
@@ -79,7 +83,7 @@ _NOT_IN_DUMP = {
     "restrict_key",
     "verify",
 }
-_LISTS = {"labels", "recipients"}
+_LISTS = {"recipients"}
 
 
 def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dict[str, Server]:
@@ -91,16 +95,17 @@ def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dic
         paths unchecked: the modules need not exist there, and no code of theirs runs.
     :raises FleetError: the mapping is invalid; the error lists every problem.
     """
-    content, origin = read_yaml(source) if isinstance(source, Path) else (source, Origin())
+    content, origin = read_yaml(source) if isinstance(source, Path) else (_plain(source), Origin())
     secrets = list(_secrets(content))
     layers = _layers(content)
-    problems = [*_check_dump(layers), *_check_groups(layers)]
+    problems = [*_check_dump(layers), *_check_groups(content, layers)]
     try:
         fleet = Fleet.model_validate({} if content is None else content, context=None if imports else WITHOUT_IMPORTS)
     except ValidationError as error:
         problems += _translate(error)
     # Report a secret once; drop other problems at its path, and those whose path has a key that is itself a secret.
     named = {problem.path for problem in secrets}
+    named |= {path[:-1] for path in named if path and isinstance(path[-1], int)}  # a list, whose problem may quote it
     problems = [each for each in problems if each.path not in named and not any(map(_is_secret, each.path))]
     if secrets or problems:
         raise origin.error([*secrets, *problems])
@@ -108,6 +113,13 @@ def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dic
     if problems := list(_check_servers(servers)):
         raise origin.error(problems)
     return servers
+
+
+def _plain(value: Any) -> Any:
+    """Return a Python mapping as YAML would give it: other mappings as dicts, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _layers(content: Any) -> dict[Keys, Mapping[str, Any]]:
@@ -152,8 +164,9 @@ def _is_repository(server: Server, uri: str) -> bool:
     return same_store and place == place_of(str(server.repository))
 
 
-def _check_groups(layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
-    groups = [str(path[1]) for path in layers if path[0] == "groups"]
+def _check_groups(content: Any, layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
+    members = content.get("groups") if isinstance(content, Mapping) else None
+    groups = list(map(str, members)) if isinstance(members, Mapping) else []
     for path, layer in layers.items():
         if path[0] == "servers" and isinstance(group := layer.get("group"), str) and group not in groups:
             yield Problem((*path, "group"), f"no such group{did_you_mean(group, groups)}")
@@ -201,11 +214,30 @@ def _check_parameters(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*path, name), _unknown_key(str(name), known))
         elif name in _LISTS and not isinstance(dump[name], list | tuple):
             yield Problem((*path, name), f"expected a list, found {_type_of(dump[name])}")
+    yield from _check_names(path, dump)
     options = {name: value for name, value in dump.items() if name in DumpOptions.table() or name == "extra_args"}
     try:
         DumpOptions(**{name: value for name, value in options.items() if name in known}).validate()
     except OptionError as error:
         yield Problem(path, in_words(error))
+
+
+def _check_names(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check what each backup is called; Airflow renders templates later."""
+    checks: dict[str, Callable[[Any], object]] = {"labels": check_labels, "artifact_template": _check_artifact_template}
+    for name, check in checks.items():
+        if name not in dump or "{{" in str(dump[name]) or "{%" in str(dump[name]):
+            continue
+        try:
+            check(dump[name])
+        except ConfigurationError as error:
+            yield Problem((*path, name), in_words(error))
+
+
+def _check_artifact_template(template: Any) -> None:
+    if not isinstance(template, str):
+        raise OptionError(f"expected text, found {_type_of(template)}")
+    artifact_name(template, database="app", server="main", started_at=datetime.now(timezone.utc), format="custom")
 
 
 def _translate(error: ValidationError) -> Iterator[Problem]:
@@ -225,7 +257,7 @@ def _text(path: Keys, kind: str, message: str, value: Any) -> str:
         return "empty"
     if kind in _WANTED:
         found = _type_of(value)
-        quote = "; quote it" if kind == "string_type" and not isinstance(value, list | dict) else ""
+        quote = "; quote it" if kind == "string_type" and not isinstance(value, list | dict | os.PathLike) else ""
         return f"expected {_WANTED[kind]}, found {found}{quote}"
     return message.replace("Input should be", "must be").replace("String should have", "must have")
 
@@ -235,6 +267,10 @@ def _type_of(value: Any) -> str:
 
 
 def _unknown_key(name: str, known: set[str]) -> str:
+    from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
+
+    if name in DumpAllOptions.table().keys() - DumpOptions.table().keys():  # no_role_passwords is no secret
+        return "unknown key; it is an option of pg_dumpall, and dump takes those of pg_dump"
     if _SECRET_KEY.search(name):
         return _NO_SECRETS
     if name in _ADDRESS:
