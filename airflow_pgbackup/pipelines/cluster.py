@@ -8,11 +8,19 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, XComArg, task_group
 
+from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators.backup_set import PgBackupSetOperator
 from airflow_pgbackup.operators.discover import DISCOVERY, REPOSITORY_UUID, PgDiscoverOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
 from airflow_pgbackup.operators.prune import PgBackupPruneOperator
-from airflow_pgbackup.pipelines.database import AWS_DEFAULT, Parameters, as_flag, given, verified_and_uploaded
+from airflow_pgbackup.pipelines.database import (
+    AWS_DEFAULT,
+    Parameters,
+    as_flag,
+    check_policy,
+    given,
+    verified_and_uploaded,
+)
 
 AT_ONCE = 4
 """How many databases of a run are dumped, verified or uploaded at once, unless a pool or another limit is given."""
@@ -94,6 +102,8 @@ def pg_cluster_backup(
         ``max_replay_lag``, ``max_bytes_per_second`` and ``deadline`` apply to the globals too.
     :return: the task of the set.
     """
+    if "database" in dump:
+        raise ConfigurationError("database does not select from a cluster", hint="Pass databases, a list of names.")
     # None is not passed on, so that default_args apply.
     source = {"postgres_conn_id": postgres_conn_id, "server": server}
     source = {name: value for name, value in source.items() if value is not None}
@@ -168,6 +178,7 @@ def pg_cluster_backup(
     )
     ends >> tied
     if prune is not None:
+        check_policy(prune)
         pruned = PgBackupPruneOperator(
             **{
                 "task_id": "prune",

@@ -103,6 +103,7 @@ def pg_backup(
         },
     )[-1]
     if prune is not None:
+        check_policy(prune)
         pruned = PgBackupPruneOperator(
             **{
                 "task_id": "prune",
@@ -123,6 +124,17 @@ def pg_backup(
 def given(**arguments: Any) -> dict[str, Any]:
     """Return the arguments without those that were not given."""
     return {name: value for name, value in arguments.items() if not isinstance(value, NotGiven)}
+
+
+def check_policy(prune: Any) -> None:
+    """Check that ``prune`` is a policy, and not a flag.
+
+    :raises ConfigurationError: it is something else, or empty.
+    """
+    if not isinstance(prune, Mapping) or not prune:
+        raise ConfigurationError(
+            f"invalid prune {prune!r}", hint="Pass a policy, {'keep_daily': 7}; None deletes nothing."
+        )
 
 
 def as_flag(name: str, value: Any) -> bool:

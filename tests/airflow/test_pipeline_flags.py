@@ -51,6 +51,18 @@ def test_flags_that_decide_which_tasks_there_are(pipeline: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
+@pytest.mark.parametrize("prune", [True, {}])
+def test_prune_is_a_policy(pipeline: Callable[..., Any], prune: Any) -> None:
+    with DAG("case", schedule=None), pytest.raises(ConfigurationError, match=r"^invalid prune .*HINT: Pass a policy"):
+        pipeline(**PLACE, prune=prune)
+
+
+def test_a_cluster_has_databases() -> None:
+    with DAG("case", schedule=None), pytest.raises(ConfigurationError, match=r"HINT: Pass databases, a list"):
+        pg_cluster_backup(**PLACE, database="app")
+
+
+@pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
 @pytest.mark.parametrize("given", [{}, {"aws_conn_id": "aws_default"}, {"aws_conn_id": None}])
 def test_connections_of_default_args(pipeline: Callable[..., Any], given: dict[str, Any]) -> None:
     defaults = {"aws_conn_id": "minio", "destination_aws_conn_id": "away"}
