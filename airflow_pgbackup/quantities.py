@@ -1,8 +1,8 @@
-"""How numbers, sizes, durations and ages are written for people. Every layer may import this module."""
+"""How numbers, sizes, durations, ages and times are written for people. Every layer may import this module."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -60,3 +60,9 @@ def span_text(span: timedelta) -> str:
     hours = span.total_seconds() / 3600
     days, rest = divmod(hours, 24)
     return f"{hours:g} hour{'' if hours == 1 else 's'}" if rest or days == 1 else f"{days:g} days"
+
+
+def human_time(moment: datetime, *, seconds: bool = False) -> str:
+    """Return a time for people: ``2026-11-22 02:00 UTC``; with seconds, ``2026-11-22 02:00:00 UTC``."""
+    pattern = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
+    return f"{moment.astimezone(timezone.utc):{pattern}} UTC"

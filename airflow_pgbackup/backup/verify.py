@@ -32,7 +32,7 @@ from airflow_pgbackup.errors import (
     VerificationFailed,
 )
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
-from airflow_pgbackup.quantities import human_seconds
+from airflow_pgbackup.quantities import human_seconds, human_time
 from airflow_pgbackup.repository import layout
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence, read_evidence
@@ -188,8 +188,7 @@ def _require_verified(evidence: Evidence, level: str) -> None:
     if backup.state == "failed":
         last = standing_failure(backup.verifications)
         raise VerificationFailed(
-            f"{passes}, but still counts as failed, since it failed at level {last.level} on "
-            f"{last.at:%Y-%m-%d %H:%M} UTC",
+            f"{passes}, but still counts as failed, since it failed at level {last.level} on {human_time(last.at)}",
             hint=f"Verify it at level {last.level}, or use another backup.",
         )
     if backup.level is None:

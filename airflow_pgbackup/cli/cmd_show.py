@@ -14,7 +14,7 @@ from airflow_pgbackup.cli.display import age, backup_as_json
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import show_backup_set
-from airflow_pgbackup.quantities import human_bytes, human_seconds
+from airflow_pgbackup.quantities import human_bytes, human_seconds, human_time
 from airflow_pgbackup.repository.manifest import DatabaseSource, Manifest
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.repository.verification import Verification
@@ -86,7 +86,7 @@ def _history(reports: tuple[Verification, ...]) -> Listing:
     for report in reports:
         seconds = f"{report.restore_seconds:.1f} s" if report.restore_seconds is not None else ""
         tables = (str(len(report.tables)), f"{sum(each.rows for each in report.tables):,}")
-        when = f"{report.finished_at:%Y-%m-%d %H:%M:%S}Z"
+        when = human_time(report.finished_at, seconds=True)
         result = in_words(report.result)
         listing.add(when, report.level, result, *(tables if report.lists_tables else ("", "")), seconds)
     return listing

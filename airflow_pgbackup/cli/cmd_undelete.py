@@ -9,7 +9,7 @@ from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
-from airflow_pgbackup.quantities import counted
+from airflow_pgbackup.quantities import counted, human_time
 from airflow_pgbackup.repository.layout import parse_backup_id
 
 
@@ -21,7 +21,7 @@ def run(session: Session) -> None:
         found = find_lost(repository, series.path if series else "")
         listing = Listing(("series", "backup", "was", "at", "locked"), names=2)
         for one in found:
-            listing.add(one.series.path, one.id, one.why, f"{one.at:%Y-%m-%d %H:%M} UTC", one.locked or "")
+            listing.add(one.series.path, one.id, one.why, human_time(one.at), one.locked or "")
         shown = [listing] if found else []
         session.result([one.as_json() for one in found], *shown, f"{counted(len(found), 'backup')} can be restored")
         return

@@ -14,7 +14,7 @@ from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
 from airflow_pgbackup.interruption import request_threads
-from airflow_pgbackup.quantities import counted, human_bytes
+from airflow_pgbackup.quantities import counted, human_bytes, human_time
 from airflow_pgbackup.repository.backup_set import BackupSet, SetMember
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.layout import decode_segment
@@ -92,7 +92,7 @@ def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Li
     facts = (
         ("set", f"{found.location}, {_status(found, unusable)}"),
         ("server", f"PostgreSQL {found.server_version}"),
-        ("started", f"{found.started_at:%Y-%m-%d %H:%M:%S}Z, {age(found.started_at)} ago"),
+        ("started", f"{human_time(found.started_at, seconds=True)}, {age(found.started_at)} ago"),
         ("size", f"{counted(len(found.databases), 'database')}{' and globals' if found.globals else ''}, {size}"),
     )
     listing = Listing(("member", "backup", "size", "level"), names=2, right=(2,))

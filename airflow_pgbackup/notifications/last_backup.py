@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.notifications.targets import AlertScope
 from airflow_pgbackup.postgres.tools.cancel import Cancel
-from airflow_pgbackup.quantities import counted, human_age
+from airflow_pgbackup.quantities import counted, human_age, human_time
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.time_spans import LONGEST
 
@@ -55,10 +55,7 @@ class LastBackup:
             return f"the last {self.kind} of {self.of} could not be looked up: {self.problem}"
         if self.started_at is None or self.age is None:
             return f"there is no {self.kind} of {self.of}"
-        return (
-            f"last {self.kind} of {self.of}: {self.started_at:%Y-%m-%d %H:%M} UTC, {human_age(self.age)} old, "
-            f"{self.detail}"
-        )
+        return f"last {self.kind} of {self.of}: {human_time(self.started_at)}, {human_age(self.age)} old, {self.detail}"
 
     @property
     def urgency(self) -> tuple[int, timedelta]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from urllib.parse import quote
 
-from airflow_pgbackup.quantities import human_age, human_bytes, human_seconds
+from airflow_pgbackup.quantities import human_age, human_bytes, human_seconds, human_time
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.text import printable
 
@@ -26,7 +26,7 @@ def age(then: datetime | None, now: datetime) -> str:
 
 def when(then: datetime | None) -> str:
     """Return a time to the minute: ``2026-11-27 02:00 UTC``."""
-    return "" if then is None else f"{then:%Y-%m-%d %H:%M} UTC"
+    return "" if then is None else human_time(then)
 
 
 def span(seconds: float | None) -> str:

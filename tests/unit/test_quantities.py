@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from airflow_pgbackup.quantities import (
     counted,
@@ -10,6 +10,7 @@ from airflow_pgbackup.quantities import (
     human_bytes,
     human_duration,
     human_seconds,
+    human_time,
     noun,
     span_text,
 )
@@ -49,3 +50,8 @@ def test_spans() -> None:
     assert [span_text(timedelta(hours=each)) for each in (1, 24, 25, 48, 720)] == [
         *("1 hour", "24 hours", "25 hours", "2 days", "30 days")
     ]
+
+
+def test_times() -> None:
+    at = datetime(2026, 11, 22, 3, 5, 9, tzinfo=timezone(timedelta(hours=1)))
+    assert [human_time(at), human_time(at, seconds=True)] == ["2026-11-22 02:05 UTC", "2026-11-22 02:05:09 UTC"]

@@ -16,7 +16,7 @@ from airflow_pgbackup.backup.adopt.plan import AdoptionPlan, PlannedDump, Skippe
 from airflow_pgbackup.backup.adopt.sources import Candidate, DumpSource, reason
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.errors import ConfigurationError, NotProven, PgBackupError, RepositoryError, VerificationFailed
-from airflow_pgbackup.quantities import counted
+from airflow_pgbackup.quantities import counted, human_time
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.calendar_time import find_zone
 from airflow_pgbackup.repository.layout import Series
@@ -154,7 +154,7 @@ class _Planner:
         exact = name_time if isinstance(name_time, NameTime) else None
         time = choose_time(header=content.created, name=exact, modified=dump.modified, zone=self.zone, now=now)
         if time.at > now + FUTURE:  # it would be the newest backup until then
-            return f"the time of the file, {time.at:%Y-%m-%d %H:%M}, is in the future; use --time-pattern"
+            return f"the time of the file, {human_time(time.at)}, is in the future; use --time-pattern"
         notes = [time.note] if time.note else []
         database = None if label or content.cluster else content.database
         if its_stem and database and its_stem.lower() != database.lower():

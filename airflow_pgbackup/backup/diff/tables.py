@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from airflow_pgbackup.backup.diff.contents import Contents, Table
 from airflow_pgbackup.backup.diff.result import ADDED, BYTES_BY_TABLE, CHANGED, DROPPED, NotCompared, TableChange
+from airflow_pgbackup.quantities import human_time
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import LEVELS
 from airflow_pgbackup.repository.manifest import Manifest
@@ -56,7 +57,7 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
             # --load-via-partition-root dumps a partitioned table in several blocks, whose digests cannot be combined.
             digests[table] = each.sha256 if table not in rows else None
             rows[table] = rows.get(table, 0) + each.rows
-        source = f"verification {looks[-1].level} of {looks[-1].finished_at:%Y-%m-%d %H:%M}Z"
+        source = f"verification {looks[-1].level} of {human_time(looks[-1].finished_at)}"
         return Counted(rows, digests, source, complete)
     if manifest.source_rows is not None:
         counts: dict[Table, int] = {(None, each.schema, each.name): each.rows for each in manifest.source_rows}

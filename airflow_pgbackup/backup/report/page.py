@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.quantities import counted, human_bytes, human_seconds
+from airflow_pgbackup.quantities import counted, human_bytes, human_seconds, human_time
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def cut(text: str) -> str:
 
 
 def _when(time: datetime | None) -> str:
-    return _UNKNOWN if time is None else f"{time:%Y-%m-%d %H:%M} UTC"
+    return _UNKNOWN if time is None else human_time(time)
 
 
 def _size(count: int | None) -> str:

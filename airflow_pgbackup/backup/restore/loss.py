@@ -7,7 +7,7 @@ from datetime import datetime
 from airflow_pgbackup.backup.databases.sessions import session, translated_errors
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.target import RestoreTarget
-from airflow_pgbackup.quantities import counted, human_age, human_bytes
+from airflow_pgbackup.quantities import counted, human_age, human_bytes, human_time
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.verification import last_count
 from airflow_pgbackup.text import first_of
@@ -38,7 +38,7 @@ def describe_backup(evidence: Evidence, now: datetime) -> list[str]:
         else f"{counted(sum(tables.values()), 'row')} in {counted(len(tables), 'table')}"
     )
     return [
-        f"taken {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC, {human_age(now - manifest.started_at)} ago",
+        f"taken {human_time(manifest.started_at, seconds=True)}, {human_age(now - manifest.started_at)} ago",
         f"{f'verified at level {level}' if level else evidence.backup.standing}",
         f"{human_bytes(manifest.artifact.size)} in {manifest.artifact.format} format, {rows}",
     ]
@@ -62,7 +62,7 @@ def describe_loss(run: RestoreContext, evidence: Evidence, target: RestoreTarget
     held = f"{counted(len(found), 'table')}, about {counted(sum(found.values()), 'row')}, {human_bytes(size)} on disk"
     lines = [
         f'database "{target.database}" holds {held}',
-        f"what was written since {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC is not in the backup",
+        f"what was written since {human_time(manifest.started_at, seconds=True)} is not in the backup",
     ]
     tables = _tables(evidence)
     if tables is None:

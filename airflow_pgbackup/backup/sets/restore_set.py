@@ -27,7 +27,7 @@ from airflow_pgbackup.backup.sets.restore_set_plan import (
 )
 from airflow_pgbackup.errors import Canceled, PgBackupError, RestoreError
 from airflow_pgbackup.postgres.options import RestoreOptions
-from airflow_pgbackup.quantities import counted, human_seconds
+from airflow_pgbackup.quantities import counted, human_seconds, human_time
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.set_files import read_listed_set
 from airflow_pgbackup.text import first_of
@@ -100,7 +100,7 @@ class _SetRestore:
         roles = backups.globals
         planned_roles = self._restore_globals(roles, dry_run=True) if roles else None
         plan = [
-            f"restoring backup set {found.location} ({found.status}, {found.started_at:%Y-%m-%d %H:%M} UTC) "
+            f"restoring backup set {found.location} ({found.status}, {human_time(found.started_at)}) "
             f"into {self._label}, {target.jobs} at a time",
             *(planned_roles["plan"] if planned_roles else ()),
             *(each.line() for each in planned),

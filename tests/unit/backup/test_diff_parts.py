@@ -194,7 +194,7 @@ def test_rows_are_those_of_the_newest_verification(manifest: Manifest) -> None:
     assert count(of(counts=7)) == 7
     found = of(look(1, 5), counts=7)
     assert found is not None
-    assert found.source == "verification archive of 2026-11-22 02:01Z"
+    assert found.source == "verification archive of 2026-11-22 02:01 UTC"
     assert found.digests[None, "public", "t"] is None
     assert count(of()) is None
 
