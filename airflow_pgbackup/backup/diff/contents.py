@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from airflow_pgbackup.postgres.archive.archive_file import artifact_format
 from airflow_pgbackup.postgres.archive.toc import Toc, TocEntry, parse_toc
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
 from airflow_pgbackup.postgres.definitions.database_locale import locale_options
-from airflow_pgbackup.postgres.definitions.objects import Objects, toc_objects
+from airflow_pgbackup.postgres.definitions.objects import Key, Objects, toc_digests, toc_objects
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.byte_source import CHUNK
 from airflow_pgbackup.repository.cancellation import CancelFlag
@@ -39,6 +39,7 @@ class Contents:
     :param tables: all of them, with data or without.
     :param sizes: bytes that each table's data takes in the artifact; None where only the artifact's data shows it.
     :param locale: of the database; None where the dump has no CREATE DATABASE.
+    :param digests: of definitions as they stand, see :func:`.toc_digests`.
     :param sequences: the value of each, by schema and name.
     :param large_objects: whether it has the content of any.
     :param is_checked: its digest was compared with the manifest.
@@ -50,6 +51,7 @@ class Contents:
     sizes: Mapping[Table, int] | None
     locale: Mapping[str, str] | None
     is_checked: bool
+    digests: Mapping[Key, bytes] = field(default_factory=dict)
     sequences: Mapping[str, str] = field(default_factory=dict)
     large_objects: bool = False
 
@@ -78,20 +80,27 @@ def read_contents(
         return f"the table of contents of {manifest.id} cannot be read: {error.message}"
     return Contents(
         toc.database,
-        toc_objects(toc.entries) | _populated(toc.entries),
+        _objects(toc.entries),
         frozenset((None, entry.schema or "", entry.name) for entry in toc.entries if entry.kind in _TABLES),
         _sizes(toc.entries, artifact.plain.files) if artifact.format == "directory" else None,
         _locale(toc.entries),
         is_checked,
+        toc_digests(toc.entries),
         {f"{e.schema}.{e.name}": _value(e.definition) for e in toc.entries if e.kind == "SEQUENCE SET"},
         any(entry.kind == "BLOBS" for entry in toc.entries),
     )
 
 
-def _populated(entries: Iterable[TocEntry]) -> Objects:
-    """Return the materialized views that a restore fills, as objects of a kind of their own."""
-    kind = "MATERIALIZED VIEW DATA"
-    return {(None, kind, entry.schema, entry.name): ("",) for entry in entries if entry.kind == kind}
+def _objects(entries: Sequence[TocEntry]) -> Objects:
+    """Return the definitions, with access methods; and the materialized views that a restore fills, as a kind."""
+    objects = toc_objects(entries)
+    for entry in entries:
+        key = (None, entry.kind, entry.schema, entry.name)
+        if entry.access_method and key in objects:
+            objects[key] = tuple(f"{text}\naccess method {entry.access_method}" for text in objects[key])
+        elif entry.kind == "MATERIALIZED VIEW DATA":
+            objects[key] = ("",)
+    return objects
 
 
 def _value(definition: str) -> str:

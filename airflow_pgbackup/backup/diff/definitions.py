@@ -21,6 +21,7 @@ Texts = tuple[str, ...]
 _ORDER = (DROPPED, ADDED, CHANGED)
 _LINES = 5  # shown of each object, removed and added
 _LINE = 200
+_TABLES = ("TABLE", "FOREIGN TABLE")
 _OF_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
 
 
@@ -36,11 +37,14 @@ class Definitions:
     not_compared: tuple[NotCompared, ...]
 
 
-def compare_definitions(before: Contents | str, after: Contents | str, versions: tuple[str, str]) -> Definitions:
+def compare_definitions(
+    before: Contents | str, after: Contents | str, versions: tuple[str, str], *, exactly: bool = True
+) -> Definitions:
     """Compare every object that the tables of contents define.
 
     :param versions: major versions of the client and the server of each backup, for people. If they differ, only kinds
         and names are compared, because two major versions of pg_dump write the same definition differently.
+    :param exactly: the order of columns and white space count; a restore may change them.
     """
     reasons = list(dict.fromkeys(toc for toc in (before, after) if isinstance(toc, str)))
     if isinstance(before, str) or isinstance(after, str):
@@ -59,6 +63,9 @@ def compare_definitions(before: Contents | str, after: Contents | str, versions:
     for key in old.keys() | new.keys():
         if change := _compare(key, old.get(key), new.get(key), texts):
             changes.append(change)
+        elif texts and exactly and before.digests.get(key) != after.digests.get(key) and key in old and key in new:
+            detail = "the order of its columns" if key[1] in _TABLES else "the order of its words, or white space"
+            changes.append(DefinitionChange(CHANGED, *key[1:], detail))
     changes.sort(key=lambda one: (_ORDER.index(one.change), one.kind, one.schema or "", one.name))
     return Definitions(tuple(changes), len(old.keys() | new.keys()) - len(changes), tuple(skipped))
 

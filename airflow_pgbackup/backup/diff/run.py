@@ -57,7 +57,8 @@ def diff(
     )
     rows = [counted(before, old), counted(after, new)]
     tables = compare_tables((rows[0], contents[0]), (rows[1], contents[1]), (old.id, new.id))
-    definitions = compare_definitions(contents[0], contents[1], (versions(old), versions(new)))
+    major, same = (versions(old), versions(new)), old.series == new.series
+    definitions = compare_definitions(contents[0], contents[1], major, exactly=same)
     sequences, unknown_data = _split(_compare_data(contents[0], contents[1]))
     extensions, unknown_extensions = _split(compare_extensions(old, new))
     locales, unknown_locales = _split(compare_locales(contents[0], contents[1]))

@@ -7,6 +7,7 @@ restore, made with the same options.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -24,7 +25,8 @@ from airflow_pgbackup.quantities import counted
 _DATA_KINDS = SETTING_KINDS | {"TABLE DATA", "BLOBS", "SEQUENCE SET", "STATISTICS DATA", "MATERIALIZED VIEW DATA"}
 """Not definitions: rows and values, which are compared separately."""
 
-_IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE", "ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
+_WITHOUT_ORDER = frozenset({"ACL", "DEFAULT ACL", "BLOB METADATA", "DATABASE PROPERTIES"})
+_IN_ANY_ORDER = frozenset({"TABLE", "FOREIGN TABLE"}) | _WITHOUT_ORDER
 """Inheritance may change the order of columns, and a list of privileges has no order."""
 
 _WITH_COLUMN_LIST = frozenset({"PUBLICATION TABLE", "STATISTICS"})
@@ -140,6 +142,21 @@ _OLD_ICU_LOCALE = re.compile(_ICU + "[^']*[_@][^']*")
 def toc_objects(entries: Iterable[TocEntry]) -> Objects:
     """Return the definitions in the table of contents of an archive."""
     return _by_key(_definitions(entries))
+
+
+def toc_digests(entries: Iterable[TocEntry]) -> dict[Key, bytes]:
+    """Return a digest of each definition as it stands, with the order of its lines and white space.
+
+    Kinds whose lines have no order in a database, such as lists of privileges, are left out.
+    """
+    digests: dict[Key, bytes] = {}
+    left_out = _DATA_KINDS | _LARGE_OBJECTS | _WITHOUT_ORDER
+    for entry in entries:
+        if entry.kind not in left_out and not entry.is_about("LARGE OBJECT"):
+            key = (None, entry.kind, entry.schema, entry.name)
+            text = as_restored(entry.definition).encode(errors="surrogateescape")
+            digests[key] = hashlib.sha256(digests.get(key, b"") + text).digest()
+    return digests
 
 
 def unequal(archived: Iterable[TocEntry], restored: Iterable[TocEntry]) -> tuple[Objects, Objects, Counter[str]]:

@@ -167,6 +167,35 @@ def test_two_equal_backups(repository: Repository, database: ConnectionParams) -
     assert [evidence.backup.id for evidence in last_two(repository, before.backup.series)] == ids
 
 
+def test_definitions_of_the_same_words(here: Repository, database: ConnectionParams) -> None:
+    change(
+        database,
+        "CREATE TABLE pair (a int, b int)",
+        "CREATE TABLE kept (a int, b int)",
+        "CREATE FUNCTION said() RETURNS text LANGUAGE sql AS $$ SELECT 'a\n\nb' $$",
+        "CREATE STATISTICS s ON (a - b), a FROM kept",
+        "CREATE ACCESS METHOD heap2 TYPE TABLE HANDLER heap_tableam_handler",
+    )
+    before = backup(database, here)
+    assert run(here, before, backup(database, here)).same
+    change(
+        database,
+        "DROP TABLE pair",
+        "CREATE TABLE pair (b int, a int)",
+        "CREATE OR REPLACE FUNCTION said() RETURNS text LANGUAGE sql AS $$ SELECT 'a\nb' $$",
+        "DROP STATISTICS s",
+        "CREATE STATISTICS s ON (b - a), a FROM kept",
+        "ALTER TABLE kept SET ACCESS METHOD heap2",
+    )
+    found = run(here, before, backup(database, here))
+    assert {one.name: one.detail for one in found.definitions} == {
+        "pair": "the order of its columns",
+        "said()": "the order of its words, or white space",
+        "s": "the order of its words, or white space",
+        "kept": "- access method heap\n+ access method heap2",
+    }
+
+
 def test_data_that_is_not_in_tables(here: Repository, database: ConnectionParams) -> None:
     change(database, "CREATE SEQUENCE ticket", "CREATE MATERIALIZED VIEW shelf AS SELECT 1 AS a")
     before = backup(database, here)
