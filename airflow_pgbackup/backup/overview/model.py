@@ -214,8 +214,8 @@ def badness(one: SeriesStatus) -> tuple[object, ...]:
 
 
 def span(time: timedelta) -> str:
-    """Return a span of time for people: ``26 h``, ``5.5 h``, ``3 days``."""
-    return hours(time).replace(".0 ", " ")
+    """Return a span of time for people: ``26 h``, ``5.5 h``, ``3 days``; below zero, as clocks may differ, zero."""
+    return hours(max(time, timedelta(0))).replace(".0 ", " ")
 
 
 def sentence(series: Sequence[SeriesStatus], now: datetime, *, empty: int = 0) -> str:

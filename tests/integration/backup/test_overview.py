@@ -355,6 +355,11 @@ def test_backups_from_the_future_count_for_nothing(repository: Repository) -> No
     assert "clocks" in one.reason
 
 
+def test_a_backup_by_a_clock_that_is_ahead_is_not_younger_than_now(repository: Repository) -> None:
+    add(repository, "app", -timedelta(minutes=4), "archive-pass")
+    assert see(repository).series[0].reason == "verified at archive, 0 s old"
+
+
 def test_a_set_that_cannot_be_read_is_noted(repository: Repository, tmp_path: Path) -> None:
     made = night(repository, 1, "app")
     (tmp_path / "pg" / made.location / made.name.file).write_bytes(b"{")
