@@ -40,7 +40,8 @@ def app() -> FastAPI:
     made.add_api_route("/series", details.series_page, response_class=HTMLResponse)
     made.add_api_route("/backup", details.backup_page, response_class=HTMLResponse)
     actions.add_to(made)
-    made.add_api_route("/static/{name}", _static)
+    # A route of Starlette has no dependencies: the page that asks for a login needs the style sheet and the script.
+    made.add_route("/static/{name}", _static)
     for route in made.routes:
         if isinstance(route, APIRoute) and "GET" in route.methods:
             route.methods.add("HEAD")  # FastAPI, unlike Starlette, adds no HEAD to a GET route
@@ -48,7 +49,8 @@ def app() -> FastAPI:
     return made
 
 
-def _static(name: str) -> Response:
+def _static(request: Request) -> Response:
+    name = request.path_params["name"]
     if name not in _STATIC:
         raise HTTPException(404)
     content = (files("airflow_pgbackup.plugin") / "static" / name).read_bytes()
@@ -66,7 +68,9 @@ async def _refused(request: Request, error: Exception) -> HTMLResponse:
         403: ("No access", "Your Airflow role may not see assets; ask an administrator for that right."),
         404: ("Not found", "There is no such page, series or backup. Prune may have removed it."),
     }.get(error.status_code, ("Not possible", "The request was refused."))
-    problem: dict[str, Any] = {"title": title, "say": say, "login": error.status_code == 401}
+    path = request.url.path.removeprefix(request.scope["root_path"])
+    root = "../" * (path.count("/") - 1)
+    problem: dict[str, Any] = {"title": title, "say": say, "login": error.status_code == 401, "root": root}
     return pages.render("message.html", status=error.status_code, headers=error.headers, **problem)
 
 

@@ -1,8 +1,8 @@
 """Who may see the page, and what a browser may do with it.
 
 An app that is mounted in Airflow's has no authentication of its own, so every route asks Airflow: whoever may see its
-assets may see the page. The Content-Security-Policy admits nothing but the page's own style sheet and script: whatever
-a repository holds, it runs nothing.
+assets may see the page. Only the style sheet, the script and the icons are for everybody. The Content-Security-Policy
+admits nothing but the page's own style sheet and script: whatever a repository holds, it runs nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEADERS = {
 
 
 def may_see() -> Callable[..., None]:
-    """Return the dependency of every route.
+    """Return the dependency of every route but those of the style sheet, the script and the icons.
 
     It answers 401 without a valid login, and 403 to users who may not see assets.
     """

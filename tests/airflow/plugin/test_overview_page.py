@@ -11,7 +11,7 @@ from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import pytest
 from fastapi.testclient import TestClient
@@ -28,7 +28,9 @@ from airflow_pgbackup.repository.open import open_repository
 Visitor = Callable[[str | None], TestClient]
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-EVERY = ("/", "/static/backups.css", "/static/backups.js", "/series", "/backup", "/nothing", "/../../etc/passwd")
+STATIC = ("/static/backups.css", "/static/backups.js")
+PAGES = ("/", "/series", "/backup", "/nothing")
+EVERY = (*PAGES, *STATIC)
 HOSTILE = ["<script>alert(1)</script>", "../../etc/passwd", "a'b\"c", "\u202egnp.exe", "{{ 7*7 }}", "x" * 80]
 
 
@@ -53,28 +55,33 @@ def add(repository: Repository, database: str, age: timedelta, *looks: str) -> N
     write_backup(repository, Series("prod", database), NOW - age, looks=looks, seed=f"{database}{age}")
 
 
-@pytest.mark.parametrize("path", EVERY)
+@pytest.mark.parametrize("path", [*PAGES, "/actions/verify", "/static/nothing", "/../../etc/passwd"])
 def test_nobody_sees_anything_without_a_login(visitor: Visitor, repository: Repository, path: str) -> None:
     add(repository, "payroll", HOUR, "archive-pass")
     answer = visitor(None).get(f"{PAGE_PREFIX}{path}")
     assert answer.status_code in (401, 404)
     assert "payroll" not in answer.text
     if not path.startswith("/.."):  # which a client resolves to a path outside of the app
-        assert answer.status_code == 401
-        assert "Log in to Airflow" in answer.text
+        assert answer.status_code == (404 if path == "/static/nothing" else 401)
+        links = [urljoin(str(answer.url), link) for link in re.findall(r'(?:href|src)="([^"]*)"', answer.text)]
+        assert [visitor(None).get(link).status_code for link in links[:2]] == [200, 200], "its style sheet and script"
+        if answer.status_code == 401:
+            assert "Log in to Airflow" in answer.text
+            assert links[2] == "http://airflow.test/"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
 def test_no_method_without_a_login(visitor: Visitor, repository: Repository, method: str) -> None:
-    for path in EVERY[:-1]:
-        assert visitor(None).request(method, f"{PAGE_PREFIX}{path}").status_code == 401
+    for path in EVERY:
+        public = method == "HEAD" and path in STATIC
+        assert visitor(None).request(method, f"{PAGE_PREFIX}{path}").status_code == (200 if public else 401)
         if method != "HEAD":
             assert visitor("admin").request(method, f"{PAGE_PREFIX}{path}").status_code == 404
 
 
 def test_head_answers_as_get_does(visitor: Visitor, repository: Repository) -> None:
     client = visitor("viewer")
-    for path in EVERY[:-1]:
+    for path in EVERY:
         asked, headed = client.get(f"{PAGE_PREFIX}{path}"), client.head(f"{PAGE_PREFIX}{path}")
         assert (headed.status_code, headed.headers["content-type"]) == (
             asked.status_code,
@@ -98,7 +105,7 @@ def test_who_may_see_assets_sees_the_page(visitor: Visitor, repository: Reposito
 
 def test_every_response_forbids_what_the_page_does_not_need(visitor: Visitor, repository: Repository) -> None:
     for role in ("viewer", None):
-        for path in EVERY[:-1]:
+        for path in EVERY:
             headers = visitor(role).get(f"{PAGE_PREFIX}{path}").headers
             policy = headers["content-security-policy"]
             assert "default-src 'none'" in policy
