@@ -144,7 +144,9 @@ class RefreshedCopy:
 
     def drop_old_copies(self, outcome: RestoreOutcome) -> None:
         """Drop the earlier copies that are not to be kept."""
-        self.refreshed.kept = drop_old_copies(self._run, self._maintenance, self._target.database, self._keep)
+        self.refreshed.kept = drop_old_copies(
+            self._run, self._maintenance, self._target.database, self._keep, outcome.replaced
+        )
         if outcome.replaced not in self.refreshed.kept:
             outcome.replaced = None
 

@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.databases.sessions import Session, session, transla
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.restore.rename import dated, drop_replaced
 from airflow_pgbackup.backup.restore.retry_marker import unmarked
+from airflow_pgbackup.errors import PgBackupError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 
 WORD = "before"
@@ -79,13 +80,20 @@ def _place(name: str, database: str, latest: datetime) -> tuple[datetime, int] |
     return (time, number) if dated(database, time, WORD, number) == name else None
 
 
-def drop_old_copies(run: RestoreContext, maintenance: ConnectionParams, database: str, keep: int) -> list[str]:
+def drop_old_copies(
+    run: RestoreContext, maintenance: ConnectionParams, database: str, keep: int, replaced: str | None
+) -> list[str]:
     """Drop the earlier copies of a database but the newest. The refresh is complete, so a failure is a warning.
 
-    :return: the names of those that remain, the newest first.
+    :param replaced: the copy that was in use until now.
+    :return: the names of those that remain, the newest first; only `replaced` if nobody can list them.
     """
-    with session(maintenance) as connection:
-        copies = find_kept(connection, database)
+    try:
+        with session(maintenance) as connection:
+            copies = find_kept(connection, database)
+    except PgBackupError as error:
+        run.warn(f"refreshed {database}, but dropped no earlier copy of it: {error.message}")
+        return [replaced] if replaced else []
     remain = copies[:keep]
     for name in copies[keep:]:
         if drop_replaced(run, maintenance, name, only_if_empty=False):

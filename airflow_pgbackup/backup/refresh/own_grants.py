@@ -117,8 +117,15 @@ def read_own_grants(run: RestoreContext, params: ConnectionParams, server_versio
 
 
 def owned(entries: Iterable[TocEntry]) -> set[tuple[str, str | None, str]]:
-    """Return kind, schema and name of the objects that have an owner."""
-    return {(entry.kind, entry.schema, entry.name) for entry in entries if entry.kind in _NAMED | _AS_DROPPED}
+    """Return kind, schema and name of the objects that have an owner, and that the entries create.
+
+    If the schema public has another owner than at first, it has an entry that does not create it.
+    """
+    return {
+        (entry.kind, entry.schema, entry.name)
+        for entry in entries
+        if entry.kind in _NAMED | _AS_DROPPED and not (entry.kind == "SCHEMA" and "CREATE " not in entry.definition)
+    }
 
 
 def apply_own_grants(

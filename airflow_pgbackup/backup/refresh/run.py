@@ -246,7 +246,7 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, keep: int) -
     refreshed = Refreshed()
     if not request.dry_run:
         maintenance = state.maintenance or target.maintenance(run.cancel)
-        refreshed.kept = drop_old_copies(run, maintenance, target.database, keep)
+        refreshed.kept = drop_old_copies(run, maintenance, target.database, keep, marker.replaced)
         outcome.replaced = marker.replaced if marker.replaced in refreshed.kept else None
         outcome.add(target.database, count_contents(run, target.connection))
     return outcome, refreshed

@@ -16,11 +16,11 @@ from restoring import local, value
 
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.dump import dump_database
-from airflow_pgbackup.backup.refresh import refresh
+from airflow_pgbackup.backup.refresh import kept_copies, refresh
 from airflow_pgbackup.backup.refresh.own_grants import apply_own_grants, read_own_grants
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.errors import RestoreError
+from airflow_pgbackup.errors import ConnectError, RestoreError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -264,6 +264,24 @@ def test_a_role_that_the_database_sets_for_its_sessions_does_not_refresh_it(lab:
     finally:
         with lab.server.params.connect() as connection:
             connection.execute(f'drop role "{role}"')
+
+
+def test_a_schema_public_of_another_owner_is_no_new_object(lab: Lab) -> None:
+    _, done = lab.refreshed(["alter schema public owner to current_user", "create table fresh (a int)"], [])
+    assert done["new_objects"] == ["TABLE public.fresh"]
+
+
+def test_a_failure_after_the_swap_is_a_warning(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise ConnectError("connection to server failed: FATAL: sorry, too many clients already")
+
+    monkeypatch.setattr(kept_copies, "session", refused)
+    staging, done = lab.refreshed(["create table fresh (a int)"], [])
+    assert value(staging, "select to_regclass('fresh') is not null") is True
+    assert done["kept"] == [done["replaced"]]
+    assert f"refreshed {staging.dbname}, but dropped no earlier copy of it" in done["warnings"][-1]
+    with lab.server.params.connect() as connection:
+        connection.execute(sql.SQL("drop database {}").format(sql.Identifier(done["replaced"])))
 
 
 FORBID = (
