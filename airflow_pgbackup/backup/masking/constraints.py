@@ -29,6 +29,9 @@ _FOREIGN_KEY = re.compile(
     rf"ALTER TABLE (?:ONLY )?{_QUALIFIED}\s+ADD CONSTRAINT ({_NAME}) FOREIGN KEY {_LIST} REFERENCES {_QUALIFIED}{_LIST}"
 )
 _UNIQUE_INDEX = re.compile(rf"CREATE UNIQUE INDEX ({_NAME}) ON (?:ONLY )?{_QUALIFIED} USING {_NAME} \((.*)", re.DOTALL)
+_EXCLUSION = re.compile(
+    rf"ALTER TABLE (?:ONLY )?{_QUALIFIED}\s+ADD CONSTRAINT ({_NAME}) EXCLUDE USING {_NAME} \((.*)", re.DOTALL
+)
 _WORD = re.compile(r"'(?:[^']|'')*'|" + f"({_NAME})")
 
 _UNIQUE_QUERY = """
@@ -114,12 +117,18 @@ class Constraints:
             elif match := _UNIQUE_INDEX.search(text):
                 name, schema, table = map(unquoted, match.groups()[:3])
                 # Of an expression all words; those that are no columns of the table do no harm.
-                words = [unquoted(each[1]) for each in _WORD.finditer(_in_parentheses(match[4])) if each[1]]
-                self.add_unique(name, [(schema, table, each) for each in words])
+                self.add_unique(name, [(schema, table, each) for each in _words(match[4])])
+            elif match := _EXCLUSION.search(text):
+                schema, table, name = map(unquoted, match.groups()[:3])
+                self.named.setdefault(name, set()).update((schema, table, each) for each in _words(match[4]))
 
 
 def _names(text: str) -> list[str]:
     return [unquoted(match[1]) for match in re.finditer(rf"({_NAME})(?:\s[^,]*)?", text)]
+
+
+def _words(text: str) -> list[str]:
+    return [unquoted(each[1]) for each in _WORD.finditer(_in_parentheses(text)) if each[1]]
 
 
 def _in_parentheses(text: str) -> str:

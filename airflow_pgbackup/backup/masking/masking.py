@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_GENERATED = "it uses a generated column, which the server computes later: "
+_RELATION = re.compile(r'relation "((?:[^"]|"")*)"')
 
 
 class Masking:
@@ -139,8 +141,11 @@ class Masking:
         """
         if self.plan is None:
             return None
+        relation = _RELATION.search(message)
         for match in _QUOTED.finditer(message):
-            keys = self._constraints.named.get(match[1].replace('""', '"'), set())
+            keys = self._constraints.named.get(_unquoted(match), set())
+            if relation:  # the constraints of several tables can have one name
+                keys = {key for key in keys if key[1] == _unquoted(relation)}
             rules = {key: rule for key in sorted(keys) if (rule := self.plan.rules.get(key)) and rule.method != "keep"}
             if rules:
                 columns = ", ".join(f"{column_text(*key)} ({rule})" for key, rule in rules.items())
@@ -181,12 +186,26 @@ class Masking:
 
     def _expression_problems(self, connection: psycopg.Connection[Any], plan: MaskingPlan) -> Iterator[Problem]:
         """Let the server parse expressions and fixed values. An expression must be one of one statement."""
-        for masked in plan.masked():
-            query = own_expression(0, masked) if masked.rule.method == "sql" else None
-            if masked.rule.method == "fixed":
-                query = sql.SQL("SELECT {}::{}").format(sql.Literal(masked.rule.text), RawSql(masked.column.type))
-            if query is not None and (text := _refused(connection, query.as_bytes(connection))):
-                yield Problem((), f"{masked.column}: {masked.rule.method}: {text}")
+        for table, columns in plan.tables:
+            for masked in columns:
+                for query, why in _queries(table, masked):
+                    if text := _refused(connection, query.as_bytes(connection)):
+                        yield Problem((), f"{masked.column}: {masked.rule.method}: {why}{text}")
+                        break
+
+
+def _queries(table: Table, masked: Masked) -> Iterator[tuple[sql.Composed, str]]:
+    """Yield the queries that the server must accept, with what it means if it does not."""
+    column, rule = masked.column, masked.rule
+    if rule.method == "fixed":
+        yield sql.SQL("SELECT {}::{}").format(sql.Literal(rule.text), RawSql(column.type)), ""
+    elif rule.method == "sql":
+        query = own_expression(0, masked)
+        yield query, ""
+        if any(each.generated for each in table.columns):
+            yield own_expression(0, masked, [each for each in table.columns if not each.generated]), _GENERATED
+        into = Identifier(column.schema, column.table), Identifier(column.name)
+        yield sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {}").format(*into, query), ""
 
 
 @contextmanager
@@ -210,6 +229,10 @@ def _quiet_log(connection: psycopg.Connection[Any], change: LiteralString) -> No
         connection.execute(sql.SQL("ALTER DATABASE {} " + change).format(database))
 
 
+def _unquoted(match: re.Match[str]) -> str:
+    return match[1].replace('""', '"')
+
+
 def _refused(connection: psycopg.Connection[Any], query: bytes) -> str | None:
     """Return why the server refuses a query, None if it accepts it. The query is not run."""
     session = connection.pgconn
@@ -217,7 +240,7 @@ def _refused(connection: psycopg.Connection[Any], query: bytes) -> str | None:
         if result.status != ExecStatus.COMMAND_OK:
             message = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"refused by the server"
             return printable(decoded(message))
-    return None if result.nfields == 1 else f"expected one value, found {result.nfields}"
+    return None if result.nfields < 2 else f"expected one value, found {result.nfields}"
 
 
 def _literal(connection: psycopg.Connection[Any], query: sql.Composable) -> sql.Composable:

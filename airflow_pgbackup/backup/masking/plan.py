@@ -204,8 +204,11 @@ class _Planner:
             if column.generated:
                 self._problem((), f"{column}: the server computes it; mask the columns that it is computed from")
             return
-        if rule.by and (column.schema, column.table, rule.by) not in self._columns:
+        by = self._columns.get((column.schema, column.table, rule.by))
+        if rule.by and by is None:
             self._problem((), f"{column}: its table has no column {name_text(rule.by)} to shift by")
+        if by and by.generated:
+            self._problem((), f"{column}: the server computes {name_text(rule.by)} later; shift by another column")
         try:
             expression(masked)
         except Misfit as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
-from airflow_pgbackup.backup.masking.columns import SCHEMA, Table
+from airflow_pgbackup.backup.masking.columns import SCHEMA, Column, Table
 from airflow_pgbackup.backup.masking.expressions import expression, moment, shift_days, shifted
 from airflow_pgbackup.backup.masking.masked_column import Masked
 from airflow_pgbackup.backup.masking.sql_parts import RawSql
@@ -69,14 +69,18 @@ _CARD = """
 """
 
 
-def own_expression(number: int, masked: Masked) -> sql.Composed:
+def own_expression(number: int, masked: Masked, seen: Sequence[Column] = ()) -> sql.Composed:
     """Return the query of an ``sql`` rule, for its description by the server or as a function's body.
 
     :param number: 0 for a query over a row of nulls.
+    :param seen: the columns of the row; none: all.
     """
     column = masked.column
     row = sql.SQL("$1") if number else sql.SQL("NULL::{}").format(Identifier(column.schema, column.table))
-    return sql.SQL('SELECT ({}\n) FROM (SELECT ({}).*) AS "row"').format(RawSql(masked.rule.text), row)
+    fields = [sql.SQL("({}).{}").format(row, Identifier(each.name)) for each in seen] or [sql.SQL("({}).*").format(row)]
+    return sql.SQL('SELECT ({}\n) FROM (SELECT {}) AS "row"').format(
+        RawSql(masked.rule.text), sql.SQL(", ").join(fields)
+    )
 
 
 def own_function(name: str, masked: Masked, body: sql.Composable) -> sql.Composed:
