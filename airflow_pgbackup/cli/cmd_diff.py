@@ -17,10 +17,11 @@ from airflow_pgbackup.backup.diff.result import (
     TableChange,
     percent,
 )
+from airflow_pgbackup.backup.formats import measure
 from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.listing import Listing, columns
 from airflow_pgbackup.cli.session import Session
-from airflow_pgbackup.quantities import human_bytes, human_seconds, noun
+from airflow_pgbackup.quantities import human_bytes, noun
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.state import in_words
@@ -56,8 +57,8 @@ def _lines(found: Diff) -> list[str | Listing]:
     lines: list[str | Listing] = [f"before: {_side(before)}", f"after:  {_side(after)}"]
     lines += [f"note: {note}" for note in found.notes]
     numbers = Listing(("", "before", "after", "change"), names=1, right=(1, 2), labeled=(1, 2, 3))
-    for measure in found.measures:
-        numbers.add(*_measure(measure))
+    for one in found.measures:
+        numbers.add(*_measure(one))
     lines += ["", numbers]
     if found.properties:
         lines += ["", "properties:", *columns([*map(_property, found.properties)])]
@@ -89,14 +90,8 @@ def _side(side: Side) -> str:
 
 def _measure(one: Measure) -> list[str]:
     sign = "-" if one.change < 0 else "+"
-    change = f"{sign}{_number(one.unit, abs(one.change))}{_percent(one.percent)}" if one.change else "none"
-    return [one.name, _number(one.unit, one.before), _number(one.unit, one.after), change]
-
-
-def _number(unit: str, value: float) -> str:
-    if unit == "bytes":
-        return human_bytes(value)
-    return human_seconds(value) if unit == "seconds" else f"{value:,.0f}"
+    change = f"{sign}{measure(abs(one.change), one.unit)}{_percent(one.percent)}" if one.change else "none"
+    return [one.name, measure(one.before, one.unit), measure(one.after, one.unit), change]
 
 
 def _property(one: PropertyChange) -> list[str]:

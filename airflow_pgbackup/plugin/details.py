@@ -15,10 +15,10 @@ from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
+from airflow_pgbackup.backup import formats
 from airflow_pgbackup.backup.overview import BackupDetail, SeriesDetail, backup_detail, series_detail
 from airflow_pgbackup.backup.overview.model import aged
 from airflow_pgbackup.errors import BackupNotFound, ConfigurationError
-from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.forms import Chosen, buttons

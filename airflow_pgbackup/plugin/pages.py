@@ -10,12 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
+from airflow_pgbackup.backup import formats
 from airflow_pgbackup.backup.overview import Overview, SeriesStatus, overview
 from airflow_pgbackup.backup.overview.model import STATUSES, aged, badness, by_database, sentence
 from airflow_pgbackup.errors import ConfigurationError, PgBackupError
-from airflow_pgbackup.plugin import formats
 from airflow_pgbackup.plugin.cache import OLDEST, Cache, Reading
 from airflow_pgbackup.plugin.charts import Trend, trend
 from airflow_pgbackup.plugin.sources import PageRepository, read_sources
@@ -31,14 +31,7 @@ _LONGEST_FIND = 300
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    made = Environment(
-        loader=PackageLoader("airflow_pgbackup.plugin"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= formats.FILTERS
+    made = formats.environment("airflow_pgbackup.plugin")
     made.globals["statuses"] = STATUSES
     return made
 

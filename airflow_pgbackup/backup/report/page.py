@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airflow_pgbackup.quantities import counted, human_bytes, human_seconds, human_time
+from airflow_pgbackup.backup.formats import environment, text, when
+from airflow_pgbackup.quantities import counted
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
@@ -16,28 +16,26 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 300
 """Series of a repository that the report lists, worst first: mail servers refuse what is too long."""
-_LONGEST = 300
-_UNKNOWN = "-"
 
 
 def as_text(report: Report) -> list[str]:
     """Return the report as lines."""
-    lines = [printable(report.sentence), f"Period: {_when(report.start)} to {_when(report.end)}."]
+    lines = [printable(report.sentence), f"Period: {when(report.start)} to {when(report.end)}."]
     for each in report.repositories:
-        lines += ["", cut(each.uri)]
+        lines += ["", text(each.uri)]
         if each.overview is None:
-            lines.append(f"  could not be read: {cut(each.problem or '')}")
+            lines.append(f"  could not be read: {text(each.problem or '')}")
             continue
         for one in each.series[:MOST_ROWS]:
             status = one.status
             facts = f"{counted(one.made, 'backup')}, {counts(one)}"
             lines.append(
-                f"  {status.status}: {cut(f'{status.server}/{status.database}')}: {cut(status.reason)}; {facts}"
+                f"  {status.status}: {text(f'{status.server}/{status.database}')}: {text(status.reason)}; {facts}"
             )
         lines += more(each)
         if numbers := sets(each):
             lines.append(f"  backup sets: {numbers}")
-        lines += [f"  note: {cut(note)}" for note in each.overview.notes]
+        lines += [f"  note: {text(note)}" for note in each.overview.notes]
     if open_points := not_proven(report):
         lines += ["", "Not proven:", *(f"  {point}" for point in open_points)]
     return lines
@@ -104,39 +102,12 @@ def more(each: RepositoryReport) -> list[str]:
     return [f"  {left} more series are not listed"] if left > 0 else []
 
 
-def cut(text: str) -> str:
-    """Return text from outside as one line of bounded length, with all characters visible."""
-    shown = printable(text[: 4 * _LONGEST])
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
-
-
-def _when(time: datetime | None) -> str:
-    return _UNKNOWN if time is None else human_time(time)
-
-
-def _size(count: int | None) -> str:
-    return _UNKNOWN if count is None else human_bytes(count)
-
-
-def _span(seconds: float | None) -> str:
-    return _UNKNOWN if seconds is None else human_seconds(seconds)
-
-
 def _growth(percent: float | None) -> str:
     return "" if percent is None else f"{percent:+.1f} %"
 
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("airflow_pgbackup.backup.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"cut": cut, "when": _when, "size": _size, "span": _span, "growth": _growth}
-    made.filters |= {"counts": counts, "sets": sets}
+    made = environment("airflow_pgbackup.backup.report")
+    made.filters |= {"growth": _growth, "counts": counts, "sets": sets}
     return made

@@ -6,8 +6,8 @@ import io
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
+from airflow_pgbackup.backup.formats import text
 from airflow_pgbackup.backup.report.collect import DAY_STATES
-from airflow_pgbackup.backup.report.page import cut
 from airflow_pgbackup.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plot(report: Report) -> bytes:
     return out.getvalue()
 
 
-def _name(text: str, drawn: Container[int]) -> str:
+def _name(name: str, drawn: Container[int]) -> str:
     """Return a name of bounded length. Characters that the font lacks are escaped, as all would be the same box."""
-    shown = "".join(one if ord(one) in drawn else one.encode("unicode_escape").decode() for one in cut(text))
+    shown = "".join(one if ord(one) in drawn else one.encode("unicode_escape").decode() for one in text(name))
     return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"

@@ -1,13 +1,20 @@
-"""How the page writes values: the filters of its templates. Each returns one line of visible characters."""
+"""How the Backups page and the report write values: the filters of their templates.
+
+Each returns one line of visible characters.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow_pgbackup.quantities import human_age, human_bytes, human_seconds, human_time
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LONGEST = 300
 UNKNOWN = "\N{EN DASH}"
@@ -25,8 +32,8 @@ def age(then: datetime | None, now: datetime) -> str:
 
 
 def when(then: datetime | None) -> str:
-    """Return a time to the minute: ``2026-11-27 02:00 UTC``."""
-    return "" if then is None else human_time(then)
+    """Return a time to the minute: ``2026-11-27 02:00 UTC``; a dash where it is not known."""
+    return UNKNOWN if then is None else human_time(then)
 
 
 def span(seconds: float | None) -> str:
@@ -72,3 +79,18 @@ FILTERS = {
     "part": part,
     "slug": slug,
 }
+
+
+def environment(package: str) -> Environment:
+    """Return what renders the templates of a package, with these filters."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= FILTERS
+    return made
