@@ -86,7 +86,8 @@ def refresh(
     :param maintenance_database: the database to connect to while databases are renamed; None tries ``postgres``, then
         ``template1``.
     :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
-    :param dry_run: make all checks, return the plan, and change nothing.
+    :param dry_run: check the backup and the target, return the plan, and change nothing. Rules and expressions are
+        checked when definitions have been restored; ``pgbackup mask check`` checks rules against the source.
     :param context: its deadline limits the complete refresh; the default is none. A second call with the same seed
         finds what the first one completed and returns that.
     :return: plain JSON: ``backup`` (series and id), ``reference`` (of that backup), ``target``

@@ -68,6 +68,7 @@ class SectionLoader:
         head = archive.head
         definitions = replace(archive, source=lambda: nullcontext(io.BytesIO(head))) if head else archive
         self._left_out: set[str] = set()
+        self._masked = masked
         self._foreign = _reading_foreign_tables(archive.toc.entries)
         self.unpopulated: list[str] = []
         self._foreign_rows = {entry.dump_id for entry in foreign_row_entries(archive.toc.entries)}
@@ -158,6 +159,8 @@ class SectionLoader:
             why = _NEVER.get(entry.kind) or ("subscriptions" if entry.is_about("SUBSCRIPTION") else None)
             if not large_objects and (entry.kind in _LARGE_OBJECTS or entry.is_about("LARGE OBJECT")):
                 why = "large objects"
+            if event_triggers and self._masked and entry.kind == "COMMENT":
+                why = "comments on event triggers"  # restored after the search for unmasked values
             if entry.kind == "MATERIALIZED VIEW DATA" and entry.dump_id in self._foreign:
                 if not self.subset or self.subset.select([entry]):
                     self.unpopulated.append(f"{entry.schema}.{entry.name}")

@@ -255,6 +255,18 @@ def test_partitions_without_their_table_have_its_rules(refreshed: Refresh) -> No
     assert "the rules mask no column of the restored tables" in done["warnings"]
 
 
+def test_comments_that_are_restored_after_the_search_are_left_out(refreshed: Refresh) -> None:
+    tables = (
+        *CUSTOMER,
+        "create function f() returns event_trigger language plpgsql as 'begin end'",
+        "create event trigger e on ddl_command_start execute function f()",
+        "comment on event trigger e is 'asked by person7@corp.example'",
+    )
+    refreshed(tables, RULES)
+    query = "select evtname || coalesce(obj_description(oid), ' without') from pg_event_trigger"
+    assert value(refreshed.staging, query) == "e without"
+
+
 @pytest.mark.every_value
 @pytest.mark.parametrize("dump", [{}, {"inserts": True}, {"format": "directory"}])
 @pytest.mark.parametrize("rule", ["(email::int)::text", "email::regtype::text", "public.reveal(email)"])
