@@ -8,14 +8,14 @@ import re
 import socket
 import sys
 
-from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup
+from airflow_pgbackup.backup.choose_backup import LATEST, choose_evidence, newest_backup, parse_series
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
-from airflow_pgbackup.repository.layout import check_level
+from airflow_pgbackup.repository.layout import Series, check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.open import open_repository
 from airflow_pgbackup.repository.s3.options import STORE_SETTINGS, S3Options
@@ -156,3 +156,14 @@ def size_argument(flag: str, text: str) -> int:
     if match is None:
         raise ConfigurationError(f"invalid {flag} {text!r}", hint="Write 500MiB, 50GiB or 2TiB.")
     return int(match[1]) * _BYTES[match[2]]
+
+
+def rate_argument(session: Session) -> int | None:
+    """Return the bytes per second of ``--max-bytes-per-second``; None without it."""
+    rate: str | None = session.arguments.max_bytes_per_second
+    return None if rate is None else size_argument("--max-bytes-per-second", rate)
+
+
+def series_argument(session: Session) -> list[Series] | None:
+    """Return the one SERIES that is given; None for all."""
+    return [parse_series(session.arguments.series)] if session.arguments.series else None

@@ -6,7 +6,12 @@ from typing import Any
 
 from airflow_pgbackup.backup.dump import dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.arguments import connection_argument, repository_argument, server_argument, size_argument
+from airflow_pgbackup.cli.arguments import (
+    connection_argument,
+    rate_argument,
+    repository_argument,
+    server_argument,
+)
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
@@ -18,14 +23,13 @@ def run(session: Session) -> None:
     repository, connection = repository_argument(session), connection_argument(session)
     if arguments.verify is not None:
         check_level(arguments.verify, "--verify", required=True)
-    rate = arguments.max_bytes_per_second
     common: dict[str, Any] = {
         "connection": connection,
         "server": server_argument(session),
         "labels": arguments.label,
         "repository": repository,
         "max_replay_lag": arguments.max_replay_lag,
-        "max_bytes_per_second": rate and size_argument("--max-bytes-per-second", rate),
+        "max_bytes_per_second": rate_argument(session),
         "read_along": arguments.verify in ("integrity", "archive"),
         "context": session.context,
     }

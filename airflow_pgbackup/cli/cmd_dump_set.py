@@ -5,7 +5,12 @@ from __future__ import annotations
 from airflow_pgbackup.backup.sets.discover import ALL
 from airflow_pgbackup.backup.sets.dump_set import dump_set
 from airflow_pgbackup.backup.sets.write_set import as_json, require_complete
-from airflow_pgbackup.cli.arguments import connection_argument, repository_argument, server_argument, size_argument
+from airflow_pgbackup.cli.arguments import (
+    connection_argument,
+    rate_argument,
+    repository_argument,
+    server_argument,
+)
 from airflow_pgbackup.cli.options import options_of
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import set_lines
@@ -18,7 +23,6 @@ def run(session: Session) -> None:
     repository, connection = repository_argument(session), connection_argument(session)
     level = None if arguments.verify == "none" else arguments.verify
     check_level(level, "--verify", none="none")
-    rate = arguments.max_bytes_per_second
     options, _ = options_of(DumpOptions, arguments.option)
     with session.working(f"dumping the databases of {connection.label}", makes=True):
         made = dump_set(
@@ -33,7 +37,7 @@ def run(session: Session) -> None:
             jobs=arguments.jobs,
             labels=arguments.label,
             max_replay_lag=arguments.max_replay_lag,
-            max_bytes_per_second=rate and size_argument("--max-bytes-per-second", rate),
+            max_bytes_per_second=rate_argument(session),
             context=session.context,
         )
     require_complete((repository, made))

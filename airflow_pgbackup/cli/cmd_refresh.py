@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.masking import load_rules
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.refresh import refresh
@@ -58,8 +56,7 @@ def run(session: Session) -> None:
             maintenance_database=arguments.maintenance_db,
             allow_older_server=arguments.allow_older_server,
             dry_run=arguments.dry_run,
-            # The plan of a dry run is its result; the log would print it twice.
-            context=replace(session.context, log=discard) if arguments.dry_run else session.context,
+            context=session.context_for(dry_run=arguments.dry_run),
         )
     session.result(outcome, *_lines(outcome))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from airflow_pgbackup.backup.choose_backup import LATEST, choose_backup
-from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.restore import GlobalsBackup, restore
 from airflow_pgbackup.backup.restore.beside import LEFT_OUT
@@ -64,8 +62,7 @@ def run(session: Session) -> None:
             globals_from=_globals(session, repository),
             analyze=not arguments.no_analyze,
             dry_run=arguments.dry_run,
-            # The plan of a dry run is its result; the log would print it twice.
-            context=replace(session.context, log=discard) if arguments.dry_run else session.context,
+            context=session.context_for(dry_run=arguments.dry_run),
         )
     session.result(outcome, *_lines(outcome))
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from airflow_pgbackup.backup.context import discard
 from airflow_pgbackup.backup.sets.restore_set import EARLIER, restore_set
 from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget
 from airflow_pgbackup.cli.arguments import connection_argument, repository_argument
@@ -40,8 +38,7 @@ def run(session: Session) -> None:
             target=target,
             analyze=not arguments.no_analyze,
             dry_run=arguments.dry_run,
-            # The plan of a dry run is its result; the log would print it twice.
-            context=replace(session.context, log=discard) if arguments.dry_run else session.context,
+            context=session.context_for(dry_run=arguments.dry_run),
         )
     session.result(outcome, *_lines(outcome))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from airflow_pgbackup.backup.bulk import rewrap_all
-from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.rewrap import rewrap
-from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
+from airflow_pgbackup.cli.arguments import backup_argument, repository_argument, series_argument
 from airflow_pgbackup.cli.bulk_results import one_or_all, show_results
 from airflow_pgbackup.cli.session import Session
 
@@ -19,7 +18,7 @@ def run(session: Session) -> None:
             repository=repository,
             newest=arguments.newest,
             server=arguments.server,
-            series=[parse_series(arguments.series)] if arguments.series else None,
+            series=series_argument(session),
             context=session.context,
         )
         show_results(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from airflow_pgbackup.backup.restore_command import restore_command_of
 from airflow_pgbackup.cli.arguments import backup_argument, repository_argument
-from airflow_pgbackup.cli.display import age, backup_as_json
+from airflow_pgbackup.cli.display import age, backup_as_json, facts
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.set_listing import show_backup_set
@@ -18,7 +18,6 @@ from airflow_pgbackup.quantities import human_bytes, human_seconds, human_time
 from airflow_pgbackup.repository.manifest import DatabaseSource, Manifest
 from airflow_pgbackup.repository.state import in_words
 from airflow_pgbackup.repository.verification import Verification
-from airflow_pgbackup.terminal import styled
 
 
 def run(session: Session) -> None:
@@ -63,7 +62,7 @@ def _summary(manifest: Manifest, state: str, command: str) -> list[Text]:
         ("state", state),
         ("restore", command),
     )
-    return [Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in shown]
+    return facts(shown)
 
 
 def source_text(source: DatabaseSource) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from airflow_pgbackup.backup.bulk import upload_all
-from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.upload import upload
 from airflow_pgbackup.cli.arguments import (
@@ -11,6 +10,7 @@ from airflow_pgbackup.cli.arguments import (
     minimum_level_argument,
     repository_argument,
     repository_at,
+    series_argument,
 )
 from airflow_pgbackup.cli.bulk_results import one_or_all, show_results
 from airflow_pgbackup.cli.session import Session
@@ -43,7 +43,7 @@ def _run_all(session: Session, minimum_level: str | None) -> None:
         minimum_level=minimum_level,
         newest=arguments.newest,
         server=arguments.server,
-        series=[parse_series(arguments.series)] if arguments.series else None,
+        series=series_argument(session),
         context=session.context,
     )
     show_results(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from airflow_pgbackup.backup.bulk import verify_all
-from airflow_pgbackup.backup.choose_backup import parse_series
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.verify import verify
-from airflow_pgbackup.cli.arguments import backup_to_verify_argument, connection_argument, repository_argument
+from airflow_pgbackup.cli.arguments import (
+    backup_to_verify_argument,
+    connection_argument,
+    repository_argument,
+    series_argument,
+)
 from airflow_pgbackup.cli.bulk_results import one_or_all, show_results
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.sql_checks import checks_argument
@@ -45,7 +49,7 @@ def _run_all(session: Session) -> None:
         level=arguments.level,
         newest=arguments.newest,
         server=arguments.server,
-        series=[parse_series(arguments.series)] if arguments.series else None,
+        series=series_argument(session),
         unverified=arguments.unverified,
         scratch=connection_argument(session) if arguments.scratch else None,
         context=session.context,

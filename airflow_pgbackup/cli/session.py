@@ -8,12 +8,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.context import RunContext, discard
 from airflow_pgbackup.backup.progress import LogProgress
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.program import Program
@@ -61,6 +61,10 @@ class Session:
         origin = {"command": self.program.name, "hostname": socket.gethostname(), "uid": os.geteuid()}
         progress = self._bars or LogProgress(self.log, interval=_INTERVAL)
         return RunContext(settings=self.settings, cancel=self.cancel, log=self.log, progress=progress, origin=origin)
+
+    def context_for(self, *, dry_run: bool) -> RunContext:
+        """Return the context for a verb whose dry run returns its plan: the log would print it twice."""
+        return replace(self.context, log=discard) if dry_run else self.context
 
     def log(self, line: str) -> None:
         """Print a log line to stderr."""

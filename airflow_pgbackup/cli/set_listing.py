@@ -9,7 +9,7 @@ from rich.text import Text
 
 from airflow_pgbackup.backup.set_members import SetMembers, unusable_as_json, unusable_text
 from airflow_pgbackup.backup.sets.choose_set import choose_set
-from airflow_pgbackup.cli.display import age
+from airflow_pgbackup.cli.display import age, facts
 from airflow_pgbackup.cli.listing import Listing
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.errors import BackupNotFound, ManifestError
@@ -89,7 +89,7 @@ def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Li
     :param unusable: its members that cannot be used.
     """
     size = human_bytes(sum(member.size for member in found.members))
-    facts = (
+    shown = (
         ("set", f"{found.location}, {_status(found, unusable)}"),
         ("server", f"PostgreSQL {found.server_version}"),
         ("started", f"{human_time(found.started_at, seconds=True)}, {age(found.started_at)} ago"),
@@ -98,9 +98,7 @@ def set_lines(found: BackupSet, unusable: Unusable = ()) -> list[str | Text | Li
     listing = Listing(("member", "backup", "size", "level"), names=2, right=(2,))
     for member in found.members:
         listing.add(member.series, member.id, human_bytes(member.size), member.level or "unverified")
-    lines: list[str | Text | Listing] = [
-        Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in facts
-    ]
+    lines: list[str | Text | Listing] = [*facts(shown)]
     lines += [listing] if found.members else []
     lines += [f"missing: the globals ({found.globals_missing})"] if found.globals_missing else []
     lines += _absences("missing", [(each.database, each.reason) for each in found.missing])
