@@ -132,16 +132,15 @@ def server_databases(db: InspectedDatabase) -> list[str]:
 
 
 def check_coverage(
-    db: InspectedDatabase,
     databases: Collection[str],
     connection: ConnectionParams,
     repository: Repository,
     backups: Collection[Backup],
     dumped: Collection[str],
+    findings: Findings,
 ) -> None:
     """Report databases of the server that have no backup in the repository.
 
-    :param db: any database of the server.
     :param databases: see :func:`server_databases`.
     :param dumped: the databases that the dump being checked contains.
     """
@@ -149,17 +148,13 @@ def check_coverage(
     cluster = [backup for backup in backups if backup.series.kind == "cluster"][:_MANIFESTS]
     newest = next((each for each in read_manifests(repository, cluster) if _has_rows(each)), None)
     if isinstance(newest, Manifest):
-        excluded = newest.options.get("exclude_databases")
-        patterns = excluded if isinstance(excluded, list) else []
-        regexes = [pattern_regexes(each)[-1] for each in patterns if isinstance(each, str)]
-        left_out = {name for (name,) in db.rows(_MATCHING, regexes)}
-        covered |= set(databases) - left_out
+        covered |= set(databases) - _excluded(newest, connection)
     missing = [name for name in databases if name not in covered]
     # initdb creates it for users to connect to, and most leave it empty.
     if "postgres" in missing and not _has_relations(connection.with_database("postgres")):
         missing.remove("postgres")
     if missing:
-        db.findings.warning(
+        findings.warning(
             "not_covered",
             f"{repository.uri} has no backup of {first_named(missing)}",
             "Dump these databases too, or dump the cluster with pg_dumpall.",
@@ -169,6 +164,19 @@ def check_coverage(
 
 def _has_rows(manifest: Manifest | RepositoryError) -> bool:
     return isinstance(manifest, Manifest) and not any(manifest.options.get(name) for name in _WITHOUT_ROWS)
+
+
+def _excluded(manifest: Manifest, connection: ConnectionParams) -> set[str]:
+    excluded = manifest.options.get("exclude_databases")
+    patterns = excluded if isinstance(excluded, list) else []
+    regexes = [pattern_regexes(each)[-1] for each in patterns if isinstance(each, str)]
+    if not regexes:
+        return set()
+    try:
+        with connection.open_session() as session:
+            return {name for (name,) in session.execute(_MATCHING, (regexes,))}
+    except (ConnectError, psycopg.Error):
+        return set()
 
 
 def _has_relations(connection: ConnectionParams) -> bool:

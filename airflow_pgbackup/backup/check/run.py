@@ -153,8 +153,8 @@ class _Check:
             if isinstance(self.options, DumpAllOptions):
                 databases = dumped_databases(db, self.options)
             existing = [name for name in server_databases(db) if name not in source.limits.service_databases]
-            if self.repository is not None and backups is not None:
-                check_coverage(db, existing, self.connection, self.repository, backups, databases)
+        if self.repository is not None and backups is not None:
+            check_coverage(existing, self.connection, self.repository, backups, databases, self.findings)
         for name in filter(is_utf8, databases):  # we pass names to libpq as UTF-8; the others are findings already
             self.say(f"checking database {name}")
             try:
