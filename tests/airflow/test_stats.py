@@ -17,6 +17,7 @@ import pytest
 from local_http import Handler, LocalServer
 
 from airflow_pgbackup import errors
+from airflow_pgbackup.notifications.operator_module import operator_module
 from airflow_pgbackup.operators import _stats
 from airflow_pgbackup.operators._choose_drill import ChooseDrillOperator
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -260,7 +261,7 @@ def test_causes_are_few() -> None:
 
 def test_a_task_that_chooses_has_a_name_like_the_others() -> None:
     task = ChooseDrillOperator(task_id="choose", repository="s3://b/pg", server="prod", max_bytes=1)
-    assert _stats._verb(task) == "choose_drill"
+    assert operator_module(task) == "choose_drill"
 
 
 def test_names_that_differ_have_tags_that_differ() -> None:
