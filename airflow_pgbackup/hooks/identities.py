@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_pgbackup.errors import ConfigurationError, NotProven
-from airflow_pgbackup.hooks.missing import no_connection
+from airflow_pgbackup.hooks._missing import no_connection
 
 if TYPE_CHECKING:
     from airflow_pgbackup.backup.masking import MaskingKey

@@ -12,7 +12,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_pgbackup.errors import ConfigurationError, ConnectError
-from airflow_pgbackup.hooks.missing import no_connection
+from airflow_pgbackup.hooks._missing import no_connection
 from airflow_pgbackup.not_empty import not_empty
 
 if TYPE_CHECKING:

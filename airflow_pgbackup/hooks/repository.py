@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_pgbackup.errors import ConfigurationError
-from airflow_pgbackup.hooks.missing import no_connection
+from airflow_pgbackup.hooks._missing import no_connection
 from airflow_pgbackup.text import printable
 
 if TYPE_CHECKING:
