@@ -224,16 +224,20 @@ def somebody(choice: str, name: str = "dba") -> Iterator[dict[str, Any]]:
             update_hitl_detail(waiting.dag_id, waiting.run_id, waiting.task_id, payload, user, session)
             return True
 
+    def end_waiting(state: str) -> None:
+        with create_session() as session:
+            session.execute(update(TaskInstance).where(TaskInstance.state == "awaiting_input").values(state=state))
+
     def run() -> None:
         try:
             while not over.wait(0.5) and not answer():
                 pass
+            # dag.test() writes the state again after the task has ended, perhaps over that of the answer.
+            while not over.wait(0.5):
+                end_waiting("scheduled")
         except Exception as error:
             seen["error"] = error
-            with create_session() as session:  # dag.test() would wait for ever
-                session.execute(
-                    update(TaskInstance).where(TaskInstance.state == "awaiting_input").values(state="failed")
-                )
+            end_waiting("failed")  # dag.test() would wait for ever
 
     thread = threading.Thread(target=run)
     thread.start()
