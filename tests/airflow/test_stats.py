@@ -20,6 +20,7 @@ from airflow_pgbackup import errors
 from airflow_pgbackup.notifications.operator_module import operator_module
 from airflow_pgbackup.operators import _stats
 from airflow_pgbackup.operators._choose_drill import ChooseDrillOperator
+from airflow_pgbackup.pipelines.fleet.prune_copies import PruneCopiesOperator
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
 from airflow_pgbackup.repository.layout import Series
@@ -262,6 +263,11 @@ def test_causes_are_few() -> None:
 def test_a_task_that_chooses_has_a_name_like_the_others() -> None:
     task = ChooseDrillOperator(task_id="choose", repository="s3://b/pg", server="prod", max_bytes=1)
     assert operator_module(task) == "choose_drill"
+
+
+def test_a_task_that_prunes_copies_has_the_metrics_of_prune() -> None:
+    task = PruneCopiesOperator(task_id="prune_copies", repository="s3://b/copies", originals="s3://b/pg", delete=True)
+    assert operator_module(task) == "prune"
 
 
 def test_names_that_differ_have_tags_that_differ() -> None:

@@ -3,7 +3,7 @@
 - :mod:`.model`: the schema.
 - :mod:`.read`: all problems at once, or the servers with their settings.
 - :mod:`.selection`: the databases that it names and leaves out.
-- :mod:`.dags`: the DAGs of a server. :mod:`.describe`: what their pages say.
+- :mod:`.dags`: the DAGs of a server. :mod:`.describe`: what their pages say. :mod:`.prune_copies`: a task of theirs.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param
 
 from airflow_pgbackup.operators._choose_drill import ChooseDrillOperator
-from airflow_pgbackup.operators._prune_copies import PruneCopiesOperator
 from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.pipelines.cluster import pg_cluster_backup
 from airflow_pgbackup.pipelines.fleet.describe import describe_backup, describe_drill, describe_freshness
 from airflow_pgbackup.pipelines.fleet.model import Retention, Server, pool_of
+from airflow_pgbackup.pipelines.fleet.prune_copies import PruneCopiesOperator
 from airflow_pgbackup.pipelines.fleet.selection import excluded_series, named_databases
 from airflow_pgbackup.sensors.freshness import PgBackupFreshnessSensor
 

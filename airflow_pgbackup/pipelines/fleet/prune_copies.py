@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class PruneCopiesOperator(PgBackupPruneOperator):
     """Prune the copies, but not in the repository of the originals, by whatever URI: those have a policy of their own.
 
+    It is not below ``operators``, so that its metrics are those of prune.
+
     :param originals: the repository of the originals.
     :param originals_aws_conn_id: for ``originals``.
     """
