@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -52,6 +52,7 @@ def matching_labels(labels: Iterable[str], patterns: Iterable[str]) -> list[str]
 
 
 def _listed(names: object) -> tuple[Any, ...]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, str | Mapping) or not isinstance(names, Iterable):
         raise ConfigurationError(f"invalid labels {names!r}", hint="Pass a list of names.")
-    return tuple(dict.fromkeys(names))
+    found = tuple(names)
+    return tuple(dict.fromkeys(found)) if all(isinstance(one, str) for one in found) else found
