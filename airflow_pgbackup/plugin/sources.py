@@ -110,9 +110,11 @@ def _policy(text: str) -> Policy | None:
         return None
     hint = f'Give {setting("page_retention")} the parameters of prune as JSON, such as {{"keep_daily": 7}}.'
     try:
-        rules = json.loads(text)
-        spans = {name: parse_span(str(rules[name])) for name in ("keep_within", "replace_after") if name in rules}
-        return Policy(**{**rules, **spans})
+        rules = dict(**json.loads(text))
+        for name in ("keep_within", "replace_after"):
+            if rules.get(name) is not None:
+                rules[name] = parse_span(str(rules[name]))
+        return Policy(**rules)
     except ConfigurationError as error:
         raise ConfigurationError(f"setting page_retention is invalid: {error.message}", hint=error.hint) from None
     except (ValueError, TypeError) as error:

@@ -68,7 +68,7 @@ def backup_path(manifest: Manifest) -> str:
 
 
 def test_a_series_over_time(visitor: Visitor, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 1, "keep_within": "36h"}')
+    monkeypatch.setenv("PGBACKUP_PAGE_RETENTION", '{"keep_last": 1, "keep_within": "36h", "replace_after": null}')
     made = [add(repository, number * DAY + HOUR, "archive-pass") for number in range(4)]
     pin(repository=repository, series=APP, id=made[3].id)
     page = get(visitor, series_path())
