@@ -374,8 +374,8 @@ def test_freshness_ignores_what_exclude_leaves_out_of_a_pattern() -> None:
     """Their backups become old, and stay."""
     from airflow_pgbackup.pipelines.fleet.selection import excluded_series
 
-    exclude = ["billing", '"B?"', "Test_*", "?x", "*s", "[[:alpha:]]"]
-    patterns = ["crm/billing", "crm/B[?]", "crm/test_*", "crm/[!@]x", "crm/[!@]*s", "crm/s"]
+    exclude = ["billing", '"B?"', "Test_*", "?x", "*s", "*?y", "[[:alpha:]]"]
+    patterns = ["crm/billing", "crm/B[?]", "crm/test_*", "crm/[!@]x", "crm/[!@]*s", "crm/s", "crm/[!@]*y"]
     assert list(excluded_series("crm", exclude)) == patterns
     server = {
         "repository": "s3://aa/b",

@@ -32,9 +32,11 @@ def excluded_series(server: str, exclude: Sequence[str]) -> Iterator[str]:
     for pattern in exclude:
         if (glob := _glob(pattern)) is None:
             continue
-        if glob.startswith(("*", "?")):  # not @globals
-            yield f"{server}/[!@]{glob.removeprefix('?')}"
-            glob = glob.lstrip("*?") if glob.startswith("*") else ""
+        rest = glob.lstrip("*?")
+        if wildcards := glob[: len(glob) - len(rest)]:  # they do not match @globals
+            least, more = wildcards.count("?"), "*" * ("*" in wildcards)
+            yield f"{server}/[!@]{'?' * (least - 1)}{more}{rest}"
+            glob = "" if least else rest
         if glob:
             yield f"{server}/{glob}"
 
