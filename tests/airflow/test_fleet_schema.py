@@ -50,7 +50,7 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
           schedule: "0 2 * * *"
           retention: {keep_daily: 7, keep_monthly: 12}
         groups:
-          small: {schedule: "@weekly", retention: {keep_last: 3}, aws_conn_id: null}
+          small: {schedule: "@quarterly", retention: {keep_last: 3}, aws_conn_id: null}
         servers:
           crm: {databases: [app, "tenant_*"], postgres_conn_id: crm_db, deadline: 36h}
           wiki: {group: small, schedule: "0 5 29 FEB,mar fri"}
@@ -168,6 +168,8 @@ servers:
         ({"dump": {"recipients": "age1x"}}, "dump.recipients: expected a list, found text"),
         ({"dump": {"labels": 5}}, "dump.labels: invalid labels 5; pass a list of names"),
         ({"dump": {"labels": ["a b"]}}, "dump.labels: invalid label 'a b'"),
+        ({"dump": {"labels": [["a"]]}}, """dump.labels: invalid label "['a']\""""),
+        ({"dump": {"labels": {"a": 1}}}, "dump.labels: invalid labels {'a': 1}; pass a list of names"),
         ({"dump": {"artifact_template": "{foo}"}}, "dump.artifact_template: the artifact template '{foo}' holds"),
         ({"dump": {"no_role_passwords": True}}, "dump.no_role_passwords: unknown key; it is an option of pg_dumpall"),
         ({"pool": "pgbackup_{srv}"}, "pool: {server} is the only placeholder"),
