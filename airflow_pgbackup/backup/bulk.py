@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.context import RunContext
+from airflow_pgbackup.backup.copied import require_no_own_failure
 from airflow_pgbackup.backup.drill import choose_drill
 from airflow_pgbackup.backup.reference import reference_of
 from airflow_pgbackup.backup.rewrap import require_recipients, rewrap
@@ -162,9 +163,11 @@ def upload_all(
                 context=context,
             )
         except VerificationFailed:
-            if why:
-                raise _Skip(why) from None
-            raise
+            if not why:
+                raise
+            copy = read_evidence(destination, one, id)
+            require_no_own_failure(destination, copy, read_evidence(source, one, id))
+            raise _Skip(why) from None
         if (one, id) in there:
             raise _Skip(f"it is already in {destination.uri}")
         return copied

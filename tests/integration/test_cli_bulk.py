@@ -214,6 +214,19 @@ def test_upload_all_copies_the_failure_of_what_it_skips(
     assert read_evidence(there, APP, manifest.id).backup.state == "failed"
 
 
+def test_upload_all_reports_a_damaged_copy_of_what_it_skips(
+    run: Run, repository: Repository, tmp_path: Path, now: datetime
+) -> None:
+    there = repository_at(tmp_path / "there")
+    manifest = write_backup(repository, APP, now - timedelta(hours=1))
+    run("upload", repository.uri, "--all", "--to", there.uri)
+    write_verification(there, manifest, "archive", "fail", now)
+    again = ("upload", repository.uri, "--all", "--to", there.uri, "--minimum-level", "restore")
+    done = run(*again, status="check failed")
+    assert done.stdout.splitlines()[-1] == "1 backup: 0 uploaded, 1 failed, 0 skipped"
+    assert "is a copy that failed verification" in done.stdout
+
+
 def test_an_error_of_one_backup_is_not_that_of_the_run(
     run: Run, repository: Repository, tmp_path: Path, now: datetime
 ) -> None:
