@@ -50,7 +50,7 @@ class Backup:
     """One committed backup: as a listing shows it, or as :class:`.evidence.Evidence` proves it.
 
     :param started_at: by the clock of the worker that made it, aware UTC, whole seconds.
-    :param committed_at: when its manifest was written, by the clock of the store.
+    :param committed_at: when its manifest was written, by the clock of the store, see :class:`.entry.Entry`.
     :param size: bytes of the artifact; from a listing, with those that other attempts at it have left.
     :param state: ``verified``, ``written`` (not verified yet), ``failed``, ``notproven``, or ``incomplete``: without an
         artifact, or the manifest is empty or huge. From evidence also ``unreadable``: the manifest is invalid.

@@ -13,7 +13,8 @@ from airflow_pgbackup.errors import BackupNotFound
 class Entry:
     """A key with its size and time.
 
-    :param modified: aware, UTC, by the store's clock.
+    :param modified: when it was written, aware, UTC, by the store's clock; of a local file, when it was last written,
+        copied, linked, or given another owner or mode.
     :param version: pins a later read to these bytes: a quoted ETag, else a version id; None for local files.
     :param sha256: hex digest; only of the members of a directory that was just written.
     """

@@ -160,7 +160,9 @@ class _Judge:
 
 def facts(backup: Backup, rows: int | None = None) -> BackupFacts:
     """Return a backup as an overview shows it."""
-    seconds = (backup.committed_at - backup.started_at).total_seconds()
+    # Whoever copies a repository, or changes its owner, makes its files younger than the verifications.
+    seen = (each.at for each in backup.verifications if each.at >= backup.started_at)
+    seconds = (min([backup.committed_at, *seen]) - backup.started_at).total_seconds()
     return BackupFacts(
         id=backup.id,
         started_at=backup.started_at,

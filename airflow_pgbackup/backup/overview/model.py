@@ -39,7 +39,8 @@ class BackupFacts:
     :param level: the highest level passed; None unless verified.
     :param size: of its artifact, bytes.
     :param rows: where a verification counted them.
-    :param seconds: from the start of the dump until the backup was complete; None where clocks disagree.
+    :param seconds: from the start of the dump until the backup was complete, or first verified if its files were copied
+        later; None where clocks disagree.
     """
 
     id: str

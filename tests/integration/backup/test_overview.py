@@ -92,6 +92,11 @@ def test_a_failed_newest_backup_beside_a_young_verified_one(repository: Reposito
     assert [each.id for each in one.recent] == [good, bad]
 
 
+def test_the_duration_of_a_dump_whose_files_were_copied_later(repository: Repository) -> None:
+    add(repository, "app", HOUR, "archive-pass")
+    assert [each.seconds for each in see(repository).series[0].recent] == [60]
+
+
 def test_names_of_files_prove_nothing(repository: Repository, tmp_path: Path) -> None:
     forged = add(repository, "app", HOUR, "archive-pass")
     folder = tmp_path / "pg" / backup_folder(Series("prod", "app"), forged)
