@@ -37,7 +37,7 @@ from airflow_pgbackup.interruption import request_threads
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.quantities import counted, human_bytes
 from airflow_pgbackup.repository.base import Repository
-from airflow_pgbackup.repository.catalogue import Backup, Catalogue, Leftover, read_catalogue
+from airflow_pgbackup.repository.catalogue import MOST_FOREIGN, Backup, Catalogue, Leftover, read_catalogue
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 from airflow_pgbackup.repository.layout import MANIFEST_FILE, Series, encode_segment
 from airflow_pgbackup.repository.replacement import delayed
@@ -140,8 +140,9 @@ class _Prune:
         for one in old:
             if one.attempt is None and one not in self.leftovers:
                 self._note(f"{one.name} {UNLISTED}")
-        if catalogue.foreign:
-            self._note(f"ignored foreign files: {first_of(catalogue.foreign, 3)}")
+        if foreign := catalogue.foreign:
+            least = ", at least" if len(foreign) == MOST_FOREIGN else ""
+            self._note(f"ignored foreign files: {first_of(foreign, 3)}{least}")
 
     def _apply(self, policy: Policy, catalogue: Catalogue, *, complete: bool) -> None:
         sets = ServerSets.of(self.repository, catalogue, self.now, self._note, complete=complete)

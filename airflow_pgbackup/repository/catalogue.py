@@ -43,6 +43,7 @@ from airflow_pgbackup.wording import command
 
 PIN_FILE = "pin.json"
 """A file of this name in a backup's folder keeps ``prune`` from it."""
+MOST_FOREIGN = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +146,7 @@ class Catalogue:
     """The backups and leftovers that a listing shows.
 
     :param backups: by series, newest first in each.
-    :param foreign: keys that are not ours, the first hundred.
+    :param foreign: keys that are not ours, the first :data:`MOST_FOREIGN`.
     """
 
     backups: tuple[Backup, ...]
@@ -276,12 +277,12 @@ def _catalogue(entries: Iterator[Entry]) -> Catalogue:
         members = list(group)
         split = split_key(members[0].key)
         if split is None:
-            foreign += [e.key for e in members if _is_foreign(e.key)][: 100 - len(foreign)]
+            foreign += [e.key for e in members if _is_foreign(e.key)][: MOST_FOREIGN - len(foreign)]
             continue
         series, backup_id, _ = split
         listed = {e.key.split("/", 3)[3]: e for e in members}
         names = {path: entry for path, entry in listed.items() if is_ours(path)}
-        foreign += [e.key for path, e in listed.items() if path not in names][: 100 - len(foreign)]
+        foreign += [e.key for path, e in listed.items() if path not in names][: MOST_FOREIGN - len(foreign)]
         manifest = names.pop(MANIFEST_FILE, None)
         if manifest is None and names:
             leftovers.append(_leftover(series, backup_id, list(names.values())))
@@ -343,5 +344,5 @@ def _sorted(parts: Sequence[Catalogue]) -> Catalogue:
     return Catalogue(
         tuple(backups),
         tuple(leftover for part in parts for leftover in part.leftovers),
-        tuple(key for part in parts for key in part.foreign)[:100],
+        tuple(key for part in parts for key in part.foreign)[:MOST_FOREIGN],
     )

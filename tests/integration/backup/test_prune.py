@@ -202,6 +202,15 @@ def test_leftovers_are_swept_when_they_are_old_and_ours(repository: Repository) 
     ]
 
 
+def test_very_many_foreign_files_are_not_counted(tmp_path: Path) -> None:
+    repository = LocalRepository(tmp_path / "pg")
+    repository.init()
+    for number in range(200):
+        (tmp_path / "pg" / f"{number:03}.txt").touch()
+    notes = run(repository)["notes"]
+    assert notes == ["ignored foreign files: 000.txt, 001.txt, 002.txt and 97 more, at least"]
+
+
 def test_a_backup_in_the_folder_of_another_stays(repository: Repository) -> None:
     made = add(repository, 0, 5)
     moved = [f"prod/app/{one}/{made[1]}/{file}" for one in made for file in ("manifest.json", "app.dump")]
