@@ -39,7 +39,7 @@ def find_rewrapped(repository: Repository, old: Manifest, recipients: Recipients
     if not is_complete(found):
         backup = found.backup
         raise RepositoryError(
-            f"{backup.name}, as which {old.id} is rewrapped already, {backup.standing}",
+            f"backup {old.name} is rewrapped already, as {backup.id}, which {backup.standing}",
             hint=f"Delete {repository.location(backup.folder)} and rewrap the backup again.",
         )
     return found if is_made_of(found, old, recipients) else None

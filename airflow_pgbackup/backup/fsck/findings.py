@@ -12,7 +12,7 @@ from airflow_pgbackup.repository.catalogue import Leftover
 from airflow_pgbackup.repository.entry import UnfinishedWrite
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-_NOT_REPAIRED = "It stays for that reason. If it no longer holds, run fsck with --repair again."
+_NOT_REPAIRED = "It stays for the reason given. Once that no longer applies, run fsck with --repair again."
 _ORDER = (ERROR, WARNING, NOTE)
 
 CODES = frozenset(

@@ -217,7 +217,7 @@ def _check_foreign(folder: Folder, paths: Sequence[str], findings: Faults) -> No
             "manifest_place",
             f"{folder.key}/{above}{MANIFEST_FILE}",
             "a manifest in the folder of another backup",
-            "Move its folder back to SERVER/DATABASE/ID; the manifest names the three (series, id).",
+            "Move its folder back to SERVER/DATABASE/ID; the manifest names them as series and id.",
         )
     for path in paths:
         if not path.startswith(tuple(moved)):

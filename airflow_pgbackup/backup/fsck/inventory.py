@@ -162,7 +162,7 @@ def check_elsewhere(keys: tuple[str, ...], findings: Faults) -> None:
                 "manifest_place",
                 key,
                 "a manifest outside the folders of backups",
-                "Move its folder back to SERVER/DATABASE/ID; the manifest names the three (series, id).",
+                "Move its folder back to SERVER/DATABASE/ID; the manifest names them as series and id.",
             )
         else:
             findings.warning("foreign_file", key, "not a file of a backup", "Remove it, or keep it elsewhere.")
