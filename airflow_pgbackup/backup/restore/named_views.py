@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, session, translated_errors
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, session, translated_errors
 from airflow_pgbackup.backup.databases.temporary_database import without_login_triggers
 from airflow_pgbackup.errors import ConnectError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
@@ -41,6 +41,7 @@ SELECT pg_catalog.format('%I.%I', s.nspname, c.relname)
                             WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
  ORDER BY c.oid
 """  # noqa: S608  a constant
+_AS_RESTORED = "SELECT pg_catalog.set_config('role', %s, false), pg_catalog.set_config('search_path', '', false)"
 
 
 def empty_named_views(
@@ -82,8 +83,10 @@ def fill_named_views(
 @contextmanager
 def _session(params: ConnectionParams, database: ConnectionParams, cancel: Cancel | None) -> Iterator[Session]:
     with session(params, cancel) as other:
-        quiet = without_login_triggers(other, database)
+        quiet, user = without_login_triggers(other, database), fetch_value(other, "SELECT current_user::text")
     with session(quiet, cancel) as connection:
+        # The database may set a role, and the restore filled the views with an empty search_path.
+        connection.execute(_AS_RESTORED, [user])
         yield connection
 
 
@@ -95,6 +98,6 @@ def _refresh(connection: Session, views: Sequence[str], how: str, warn: Callable
             raise
         except psycopg.Error as error:
             warn(
-                f"materialized view {view} depends on the database's name, and may have the rows for a temporary one: "
-                f"run REFRESH MATERIALIZED VIEW {view}; it failed here: {server_message(error)}"
+                f"materialized view {view} depends on the database's name, and is not up to date: run REFRESH "
+                f"MATERIALIZED VIEW {view}; it failed here: {server_message(error)}"
             )

@@ -614,6 +614,8 @@ def test_a_database_that_sets_the_role_of_its_sessions(
         session.execute(f"alter database {database.dbname} set role = '{OWNER}'")  # type: ignore[arg-type]
     with with_option(database, "role=none").connect() as session:
         session.execute(f"grant select on film to {OWNER}")  # type: ignore[arg-type]
+        session.execute("create materialized view named as select current_database()::text as name")
+        session.execute(f"grant select on named to {OWNER}")  # type: ignore[arg-type]
     repository = local(tmp_path / "repository")
     reference = backup(database, repository, format=form, create=form == "plain")
     assert verify(reference=reference, repository=repository, level="restore")["verified"] == "restore"
@@ -625,6 +627,7 @@ def test_a_database_that_sets_the_role_of_its_sessions(
         found = value(server18.params, f"{sets_role} datname = '{database.dbname}')")
         assert found == [f"role={OWNER}"]
         assert value(database, "select count(*) from film") == ROWS["film"]
+        assert value(database, "select name from named") == database.dbname
 
 
 def test_what_a_restore_cannot_know_is_a_warning(
