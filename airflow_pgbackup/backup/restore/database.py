@@ -176,7 +176,7 @@ class _DatabaseRestore:
         """With no_owner, leave out the settings of roles that the server lacks."""
         if self._request.options.no_owner:
             known = self._state.server.roles | set(self._globals.created)
-            for role in sorted({each.role for each in self._dumped.settings if each.role} - known):
+            for role in sorted({each.role for each in self._dumped.statements if each.role} - known):
                 self._run.warn(f'the settings of role "{role}" in the database are left out: the role does not exist')
                 self._dumped = self._dumped.without_role(role)
 
