@@ -70,7 +70,7 @@ class DumpAllOptions(ToolOptions):
     no_data: bool = switch("--no-data", "no data", since=18)
     no_policies: bool = switch("--no-policies", "no row security policies", since=18)
     no_publications: bool = switch("--no-publications", "no publications")
-    no_role_passwords: bool = switch("--no-role-passwords", "no role passwords; reads no pg_authid")
+    no_role_passwords: bool = switch("--no-role-passwords", "no role passwords; does not read pg_authid")
     no_schema: bool = switch("--no-schema", "no definitions, no roles, no tablespaces", since=18)
     no_security_labels: bool = switch("--no-security-labels", "no security labels")
     no_subscriptions: bool = switch("--no-subscriptions", "no subscriptions")
