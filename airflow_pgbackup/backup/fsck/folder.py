@@ -211,16 +211,16 @@ def _check_others(
 
 def _check_foreign(folder: Folder, paths: Sequence[str], findings: Faults) -> None:
     """Report files that are not of this backup; of another backup that was moved into its folder, only the manifest."""
-    moved = {f"{above}/" for path in paths if (above := path.removesuffix(f"/{MANIFEST_FILE}")) != path}
+    moved = {above for path in paths if (above := path.removesuffix(f"/{MANIFEST_FILE}")) != path}
     for above in sorted(moved):
         findings.error(
             "manifest_place",
-            f"{folder.key}/{above}{MANIFEST_FILE}",
+            f"{folder.key}/{above}/{MANIFEST_FILE}",
             "a manifest in the folder of another backup",
             "Move its folder back to SERVER/DATABASE/ID; the manifest names them as series and id.",
         )
     for path in paths:
-        if not path.startswith(tuple(moved)):
+        if moved.isdisjoint(_with_parents({path})):
             findings.warning("foreign_file", f"{folder.key}/{path}", "is not a file of this backup", _REMOVE)
 
 

@@ -21,11 +21,15 @@ from honest import manifest_of, verification_of, write_backup, write_verificatio
 from airflow_pgbackup.backup.context import RunContext
 from airflow_pgbackup.backup.fsck import fsck
 from airflow_pgbackup.backup.fsck.findings import CODES, MOST_PER_CODE, FsckReport
+from airflow_pgbackup.backup.fsck.folder import FolderContext, check_folder
+from airflow_pgbackup.backup.fsck.inventory import Folder
 from airflow_pgbackup.backup.pin import pin
+from airflow_pgbackup.backup.removal import GRACE
 from airflow_pgbackup.embedded import S3Server
 from airflow_pgbackup.errors import BackupNotFound, Canceled, ConfigurationError, RepositoryError, RepositoryNotFound
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.repository.base import Repository
+from airflow_pgbackup.repository.entry import Entry
 from airflow_pgbackup.repository.layout import TEMP_PREFIX, Series, VerificationName, backup_folder
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest
@@ -666,6 +670,16 @@ def test_a_backup_that_was_moved_into_the_folder_of_another_stays(place: Place, 
     assert [one.code for one in report.findings if one.repaired] == ([] if committed else ["incomplete"])
     assert set(kept) <= set(place.listed())
     assert bool([key for key in place.listed() if ATTEMPT in key]) == committed
+
+
+def test_very_many_backups_in_the_folder_of_another(local: Place) -> None:
+    at = [f"moved/{number}/{file}" for number in range(30_000) for file in ("app.dump", "manifest.json")]
+    folder = Folder(APP, "20261122T020000Z-3f9ac1", {path: Entry(path, 1, NOW) for path in at})
+    context = FolderContext(local.repository, None, NOW, GRACE, Cancel())
+    began = time.process_time()
+    checked = check_folder(folder, context)
+    assert {one.code for one in checked.findings.all} == {"manifest_place"}
+    assert time.process_time() - began < 10, "the time does not grow with the square of their number"
 
 
 def test_very_many_foreign_files_are_counted(local: Place) -> None:
