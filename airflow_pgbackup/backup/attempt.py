@@ -118,7 +118,7 @@ class Attempt:
             time.sleep(pause)
         raise OutcomeUnknown(
             f"backup {self._series}/{self._id} is written, but {self._repository.uri} does not list it yet",
-            hint="Retry: the backup is found once the store lists it.",
+            hint="It is found once the store lists it; then a retry of the task returns it.",
         )
 
     def has_made(self, evidence: Evidence) -> bool:

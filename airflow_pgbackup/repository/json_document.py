@@ -24,7 +24,7 @@ FORMAT_VERSION = "1.0"
 MAX_BYTES = 32 * 1024**2
 """The largest file that is read: an encrypted directory dump of 100,000 members has a manifest of about 28 MiB."""
 MOST_VALUES = 2_000_000
-"""The limit for the values of a file, which take far more memory than its bytes: one has one million at most."""
+"""The limit for the values of a file, which take far more memory than its bytes; what this package writes has fewer."""
 MAX_DEPTH = 32
 """Levels of nesting in fields without a schema (``options``, ``origin``, unknown ones); this package writes 2."""
 
