@@ -22,6 +22,8 @@ _BYTEA = re.compile(rb"\\+x([0-9A-Fa-f]{12,})")
 """A bytea as the server writes it, in COPY and in arrays with more backslashes. Shorter ones have no sample."""
 _ESCAPED_CONTROL = re.compile(rb"(?<!\\)((?:\\\\)*)\\[bfnrtv]")
 """A line end or tab within a value, as COPY writes it: its letter must not become a part of the next word."""
+_JSON_CONTROL = re.compile(rb"\\[bfnrt]")
+"""A line end or tab in JSON, or a backslash and the first letter of a word."""
 _SHORTEST_WORD = 4
 _NO_SEPARATORS = bytes.maketrans(b"\t\n", b"  ")
 _COMMON = 10
@@ -118,6 +120,8 @@ class Search:
     def _candidates(self, data: bytes) -> list[bytes]:
         """Return the samples whose words occur."""
         words = _words(data)
+        if (split := _JSON_CONTROL.sub(b" ", data)) != data:
+            words += _words(split)
         found = [needle for word in self._keys.intersection(words) for needle in self._by_word[word]]
         if self._pairs:
             found += [needle for pair in self._pairs.intersection(_pairs(words)) for needle in self._by_pair[pair]]

@@ -548,6 +548,8 @@ def test_values_are_found_within_any_text(server18: PostgresServer, fresh_databa
         "Erika Mustermann1": "Anruf von „Erika Mustermann1“ gestern",
         "Jean Dupont2": "le client\u00a0Jean Dupont2\u2014rappeler",
         "Zoë Quill3": "first line\nZoë Quill3\tlast line",
+        "Jane Foo5": '{"note": "first line\\nJane Foo5"}',
+        "notes of Jim": "C:\\notes of Jim",
         "山田太郎丁": "山田太郎丁さんから電話がありました",
         "สมชาย ใจดี": "คุณสมชาย ใจดีโทรมา",
         "person4@corp.example": "person4@corp.exampleさん",
