@@ -63,7 +63,7 @@ def compare_definitions(
     for key in old.keys() | new.keys():
         if change := _compare(key, old.get(key), new.get(key), texts):
             changes.append(change)
-        elif texts and exactly and before.digests.get(key) != after.digests.get(key) and key in old and key in new:
+        elif texts and exactly and old.get(key) == new.get(key) and before.digests.get(key) != after.digests.get(key):
             detail = "the order of its columns" if key[1] in _TABLES else "the order of its words, or white space"
             changes.append(DefinitionChange(CHANGED, *key[1:], detail))
     changes.sort(key=lambda one: (_ORDER.index(one.change), one.kind, one.schema or "", one.name))

@@ -232,6 +232,17 @@ def test_very_long_changes_are_cut() -> None:
     assert max(map(len, lines)) <= 202
 
 
+def test_a_restore_may_name_what_had_no_name() -> None:
+    """A dump after the restore has these names, which is no change, nor one of order or white space."""
+
+    def of(column: str) -> Contents:
+        key, text = (None, "TABLE", "public", "a"), f"CREATE TABLE a (\n    {column}\n);"
+        return replace(contents(), objects={key: (text,)}, digests={key: text.encode()})
+
+    before, after = of("id integer NOT NULL"), of("id integer CONSTRAINT a_id_not_null1 NOT NULL")
+    assert compare_definitions(before, after, ("18", "18")).changes == ()
+
+
 def test_two_majors_are_compared_by_names() -> None:
     old = {("TABLE", "a"): "worded so", ("TABLE", "b"): "b"}
     new = {("TABLE", "a"): "worded otherwise", ("TABLE", "c"): "c"}
