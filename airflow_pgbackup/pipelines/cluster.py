@@ -12,13 +12,12 @@ from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators.backup_set import PgBackupSetOperator
 from airflow_pgbackup.operators.discover import DISCOVERY, REPOSITORY_UUID, PgDiscoverOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
-from airflow_pgbackup.operators.prune import PgBackupPruneOperator
 from airflow_pgbackup.pipelines.database import (
     AWS_DEFAULT,
     Parameters,
     as_flag,
-    check_policy,
     given,
+    prune_task,
     verified_and_uploaded,
 )
 
@@ -178,17 +177,12 @@ def pg_cluster_backup(
     )
     ends >> tied
     if prune is not None:
-        check_policy(prune)
-        pruned = PgBackupPruneOperator(
-            **{
-                "task_id": "prune",
-                **place,
-                "server": found.server or found.postgres_conn_id,
-                **_WHOLE_SERVER,
-                "minimum_level": level,
-                "delete": True,
-                **prune,
-            }
+        pruned = prune_task(
+            prune,
+            **place,
+            server=found.server or found.postgres_conn_id,
+            **_WHOLE_SERVER,
+            minimum_level=level,
         )
         # Without on_failure_fail_dagrun: with it, Airflow takes the state of the run from this task and not from the
         # set (DagRun._tis_for_dagrun_state), so that a run without its backups would be a success.

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, task_group
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
-from airflow_pgbackup.operators.prune import PgBackupPruneOperator
+from airflow_pgbackup.operators.prune import RULES, PgBackupPruneOperator
 from airflow_pgbackup.operators.upload import PgBackupUploadOperator
 from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -103,18 +103,13 @@ def pg_backup(
         },
     )[-1]
     if prune is not None:
-        check_policy(prune)
-        pruned = PgBackupPruneOperator(
-            **{
-                "task_id": "prune",
-                **source,
-                "server": made.server,
-                "postgres_conn_id": made.postgres_conn_id,
-                "databases": None if made.database is None else [made.database],
-                "minimum_level": level,
-                "delete": True,
-                **prune,
-            }
+        pruned = prune_task(
+            prune,
+            **source,
+            server=made.server,
+            postgres_conn_id=made.postgres_conn_id,
+            databases=None if made.database is None else [made.database],
+            minimum_level=level,
         )
         # Without on_failure_fail_dagrun, which would hide a failed backup: see pg_cluster_backup.
         last >> pruned.as_teardown()
@@ -126,15 +121,16 @@ def given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if not isinstance(value, NotGiven)}
 
 
-def check_policy(prune: Any) -> None:
-    """Check that ``prune`` is a policy, and not a flag.
+def prune_task(prune: Any, **usual: Any) -> PgBackupPruneOperator:
+    """Return the task that prunes by a policy, which takes precedence over the other arguments.
 
-    :raises ConfigurationError: it is something else, or empty.
+    :raises ConfigurationError: the policy is something else, such as a flag, or has no rule, nor have default_args.
     """
-    if not isinstance(prune, Mapping) or not prune:
-        raise ConfigurationError(
-            f"invalid prune {prune!r}", hint="Pass a policy, {'keep_daily': 7}; None deletes nothing."
-        )
+    if isinstance(prune, Mapping):
+        task = PgBackupPruneOperator(**{"task_id": "prune", **usual, "delete": True, **prune})
+        if task.sweep_only or any(getattr(task, rule) for rule in RULES):
+            return task
+    raise ConfigurationError(f"invalid prune {prune!r}", hint="Pass a policy, {'keep_daily': 7}; None deletes nothing.")
 
 
 def as_flag(name: str, value: Any) -> bool:

@@ -51,10 +51,18 @@ def test_flags_that_decide_which_tasks_there_are(pipeline: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
-@pytest.mark.parametrize("prune", [True, {}])
+@pytest.mark.parametrize("prune", [True, {}, {"time_zone": "Europe/Berlin"}])
 def test_prune_is_a_policy(pipeline: Callable[..., Any], prune: Any) -> None:
     with DAG("case", schedule=None), pytest.raises(ConfigurationError, match=r"^invalid prune .*HINT: Pass a policy"):
         pipeline(**PLACE, prune=prune)
+
+
+@pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
+def test_default_args_give_rules_too(pipeline: Callable[..., Any]) -> None:
+    with DAG("case", schedule=None, default_args={"keep_daily": 7}) as dag:
+        pipeline(**PLACE, prune={})
+    (prune,) = [task for name, task in dag.task_dict.items() if name.endswith(".prune")]
+    assert (prune.keep_daily, prune.delete) == (7, True)
 
 
 def test_a_cluster_has_databases() -> None:
