@@ -83,7 +83,7 @@ _NOT_IN_DUMP = {
     "restrict_key",
     "verify",
 }
-_LISTS = {"recipients"}
+_LISTS = {"labels", "recipients"}
 
 
 def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dict[str, Server]:
@@ -103,9 +103,9 @@ def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dic
         fleet = Fleet.model_validate({} if content is None else content, context=None if imports else WITHOUT_IMPORTS)
     except ValidationError as error:
         problems += _translate(error)
-    # Report a secret once; drop other problems at its path, and those whose path has a key that is itself a secret.
-    named = {problem.path for problem in secrets}
-    named |= {path[:-1] for path in named if path and isinstance(path[-1], int)}  # a list, whose problem may quote it
+    # Report a secret once; drop other problems at its path, of what contains it, as they may quote it, and those whose
+    # path has a key that is itself a secret.
+    named = {problem.path[:length] for problem in secrets for length in range(len(problem.path) + 1)}
     problems = [each for each in problems if each.path not in named and not any(map(_is_secret, each.path))]
     if secrets or problems:
         raise origin.error([*secrets, *problems])
@@ -228,6 +228,8 @@ def _check_names(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
     for name, check in checks.items():
         if name not in dump or "{{" in str(dump[name]) or "{%" in str(dump[name]):
             continue
+        if name in _LISTS and not isinstance(dump[name], list | tuple):
+            continue  # reported
         try:
             check(dump[name])
         except ConfigurationError as error:
