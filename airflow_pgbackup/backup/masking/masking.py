@@ -205,7 +205,9 @@ def _queries(table: Table, masked: Masked) -> Iterator[tuple[sql.Composed, str]]
         if any(each.generated for each in table.columns):
             yield own_expression(0, masked, [each for each in table.columns if not each.generated]), _GENERATED
         into = Identifier(column.schema, column.table), Identifier(column.name)
-        yield sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {}").format(*into, query), ""
+        # In FROM, a literal has the type that it has as the result of a function: text.
+        insert = sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM ({}) AS mask")
+        yield insert.format(*into, query), ""
 
 
 @contextmanager
