@@ -364,8 +364,8 @@ MISFITS = {
     "'*': keep, name: {sql: '1), (2'}": "public.t.name: sql: expected one value, found 2",
     "'*': keep, day: {sql: 'now()'}, mood: {sql: '1'}": 'public.t.mood: sql: column "mood" is of type public.mood but '
     "expression is of type integer",
-    "'*': keep, seen: {sql: \"'2020-01-01'\"}": 'public.t.seen: sql: column "seen" is of type date but expression is of '
-    "type text",
+    "'*': keep, seen: {sql: \"'2020-01-01'\"}": 'public.t.seen: sql: column "seen" is of type date but expression is '
+    "of type text",
     "'*': keep, name: {sql: 'left(up, 1)'}": "public.t.name: sql: it uses a generated column, which the server "
     "computes later",
     "'*': keep, seen: {shift: {days: 3, by: up}}": "public.t.seen: the server computes up later; shift by another "
