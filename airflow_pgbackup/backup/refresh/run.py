@@ -24,6 +24,7 @@ from airflow_pgbackup.backup.refresh.masked import MaskedLoad, rules_for
 from airflow_pgbackup.backup.refresh.sections import SectionLoader
 from airflow_pgbackup.backup.restore.archive import needs_path
 from airflow_pgbackup.backup.restore.context import RestoreContext
+from airflow_pgbackup.backup.restore.named_views import warn_of_empty_views
 from airflow_pgbackup.backup.restore.new_database import count_contents
 from airflow_pgbackup.backup.restore.plan import check_request, without_jobs_for_token
 from airflow_pgbackup.backup.restore.preconditions import database_oids
@@ -247,6 +248,7 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, keep: int) -
     refreshed = Refreshed()
     if not request.dry_run:
         maintenance = state.maintenance or target.maintenance(run.cancel)
+        warn_of_empty_views(maintenance, target.connection, run.warn, run.cancel)
         refreshed.kept = drop_old_copies(run, maintenance, target.database, keep, marker.replaced)
         outcome.replaced = marker.replaced if marker.replaced in refreshed.kept else None
         outcome.add(target.database, count_contents(run, target.connection))

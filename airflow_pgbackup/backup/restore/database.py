@@ -16,6 +16,7 @@ from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
 from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
 from airflow_pgbackup.backup.restore.globals import GlobalsPlan
+from airflow_pgbackup.backup.restore.named_views import warn_of_empty_views
 from airflow_pgbackup.backup.restore.new_database import (
     apply_statements,
     change_existing,
@@ -89,6 +90,8 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
                 "limits or comment of the dumped one"
             )
         set_marker(run, target.connection, replace(marker, begun=False, transaction=0))
+    if state.maintenance:
+        warn_of_empty_views(state.maintenance, target.connection, run.warn, run.cancel)
     if marker.replaced:
         maintenance = state.maintenance or target.maintenance(run.cancel)
         with session(maintenance, run.cancel) as connection:

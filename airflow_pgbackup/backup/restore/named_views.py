@@ -41,6 +41,7 @@ SELECT pg_catalog.format('%I.%I', s.nspname, c.relname)
                             WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
  ORDER BY c.oid
 """  # noqa: S608  a constant
+_EMPTY_VIEWS = _VIEWS.replace("c.relispopulated", "NOT c.relispopulated")
 _AS_RESTORED = "SELECT pg_catalog.set_config('role', %s, false), pg_catalog.set_config('search_path', '', false)"
 
 
@@ -78,6 +79,23 @@ def fill_named_views(
             _refresh(connection, views, "", warn)
     except ConnectError as error:
         warn(f"run REFRESH MATERIALIZED VIEW for {', '.join(views)} in {database.dbname}: {error.message}")
+
+
+def warn_of_empty_views(
+    params: ConnectionParams, database: ConnectionParams, warn: Callable[[str], None], cancel: Cancel | None
+) -> None:
+    """Warn of materialized views that an attempt may have left without rows, because it ended before it filled them.
+
+    :param params: another database of the server.
+    """
+    listing = f"listing the materialized views of {database.dbname}"
+    with _session(params, database, cancel) as connection, translated_errors(listing):
+        views = fetch_column(connection, _EMPTY_VIEWS)
+    if views:
+        warn(
+            "materialized views have no rows, perhaps because the earlier attempt ended before it filled them: run "
+            f"REFRESH MATERIALIZED VIEW for {', '.join(views)}"
+        )
 
 
 @contextmanager
