@@ -367,7 +367,7 @@ def test_example_deletes_nothing_while_no_good_backups_arrive(
     (newest,) = read_catalogue(backed_up).backups
     for nights in (2, 3, 500, 501):
         older(backed_up, newest, nights)
-    left = f"{newest.series.path}/{backup_id(datetime(2025, 1, 1, tzinfo=timezone.utc))}/abc/left.dump"
+    left = f"{newest.series.path}/{backup_id(datetime(2025, 1, 1, tzinfo=timezone.utc))}/0123abcd/left.dump"
     backed_up.write_bytes(left, b"of a killed dump")
     backed_up.delete([entry.key for entry in list(backed_up.list(newest.folder))])
     run = run_dag(EXAMPLES / "prune_and_freshness.py")

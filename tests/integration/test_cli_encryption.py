@@ -65,7 +65,9 @@ def test_from_a_dump_to_a_rehearsal(
     assert "sql check 'more': false" in wrong.stderr
     assert "The backup restores, but" in wrong.stderr
     run("dump", repository, "--server", "plain", "--verify", "integrity")
-    run("get", repository, f"plain/{database.dbname}", "--into", str(into), "--identity", "/nonexistent")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run("get", repository, f"plain/{database.dbname}", "--into", str(elsewhere), "--identity", "/nonexistent")
     key.chmod(0o644)
     assert "Run chmod 600 on it." in run(*rehearse, "--identity", str(key), status=2).stderr
     assert (

@@ -381,7 +381,8 @@ def test_a_script_that_drops_objects_first_fails_with_a_hint(
     assert "Next time, dump with if_exists=True beside clean=True, or without it." in caught.value.hint
     with source.connect() as session:
         session.execute("delete from t")
-    assert restored(reference, repository, source, mode="into_existing")["rows"] == 1
+    assert restored(reference, repository, source, mode="into_existing")["rows"] is None  # those it dropped counted too
+    assert value(source, "select count(*) from t") == 1
 
 
 @pytest.mark.parametrize("format", ["custom", "plain"])
