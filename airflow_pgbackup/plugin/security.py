@@ -1,7 +1,7 @@
 """Who may see the page, and what a browser may do with it.
 
 An app that is mounted in Airflow's has no authentication of its own, so every route asks Airflow: whoever may see its
-assets may see the page. Only the style sheet, the script and the icons are for everybody. The Content-Security-Policy
+assets may see the page. Anyone may read the style sheet, the script and the icons. The Content-Security-Policy
 admits nothing but the page's own style sheet and script: whatever a repository holds, it runs nothing.
 """
 

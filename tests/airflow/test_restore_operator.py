@@ -237,7 +237,7 @@ def somebody(choice: str, name: str = "dba") -> Iterator[dict[str, Any]]:
                 end_waiting("scheduled")
         except Exception as error:
             seen["error"] = error
-            end_waiting("failed")  # dag.test() would wait for ever
+            end_waiting("failed")  # dag.test() would never end
 
     thread = threading.Thread(target=run)
     thread.start()

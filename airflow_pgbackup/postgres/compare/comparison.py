@@ -37,7 +37,7 @@ class TableComparison:
 
     :param result: ``same``; ``reordered``: the same rows in another order; ``contained``: a table of an extension
         has the dumped rows and others; ``different``; ``notcompared``.
-    :param detail: the reason, for every result except ``same``.
+    :param detail: the reason, unless the result is ``same``.
     :param unproven: the rows differ, perhaps only in the text that the server writes for equal values.
     """
 

@@ -59,7 +59,7 @@ class ConnectionParams:
     """A resolved connection. Make it with :meth:`resolve` or :meth:`from_environment`.
 
     :param keywords: libpq keyword to value; never ``password``, never ``service``.
-    :param password: a string, or a function that returns a short-lived one and is called for every use.
+    :param password: a string, or a function that returns a short-lived one and is called at each use.
     :param renew_every: seconds after which a tool's password file is rewritten while the tool runs.
     :param peer_uid: a session is refused unless the server process runs as this uid, by SO_PEERCRED of unix(7). For a
         socket in a directory that others can write to. libpq's ``requirepeer`` takes only user names.

@@ -23,7 +23,7 @@ FLAT: list[tuple[str, str, float, float]] = [
     *((f"descriptors {each}", "descriptors", 1, 16.0) for each in (*WORKERS, *AIRFLOW)),
     *((f"processes {each}", "processes", 1, 4.0) for each in (*WORKERS, *AIRFLOW, "orphans")),
     # A worker is the first process of its machine and reaps no orphans: each kill of a task and its supervisor leaves
-    # up to five. A fault of ours would leave one for every sandboxed program, some hundreds.
+    # up to five. A fault of ours would leave hundreds, one per sandboxed program.
     *((f"zombies {each}", "processes", 1, 24.0) for each in WORKERS),
     *((f"temporary bytes {each}", "MiB", MIB, 1.0) for each in (*WORKERS, "hub")),
     *((f"temporary files {each}", "files", 1, 8.0) for each in (*WORKERS, "hub")),
