@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 import re
 import shutil
 import subprocess
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from honest import manifest_of
 from restoring import ROW_COUNT, SCHEMA, fresh_server, local, make_roles, value
 
@@ -32,7 +33,11 @@ FOLDER = "/var/backups/pg/prod/dvdrental/20261122T020000Z-3f9ac1/7d41c09e"
 CLUSTER = "/var/backups/pg/prod/@cluster/20261122T020000Z-3f9ac1/7d41c09e"
 ARTIFACT = "dvdrental_2026-11-22_0200"
 ZSTD = """import sys, zstandard
-zstandard.ZstdDecompressor().copy_stream(open(sys.argv[2], "rb"), sys.stdout.buffer)
+frame = zstandard.ZstdDecompressor().decompressobj()
+data = frame.decompress(open(sys.argv[2], "rb").read())
+if "t" not in sys.argv[1]:
+    sys.stdout.buffer.write(data)
+sys.exit(not frame.eof)
 """
 
 
@@ -167,16 +172,16 @@ def test_a_cluster_whose_rows_are_in_postgres_is_restored_once(tmp_path: Path) -
         assert 'role "postgres" already exists' in said
 
 
-@pytest.mark.parametrize(("method", "name"), [("gzip", "app.sql.gz"), ("zstd", "app.sql.zst")])
+@pytest.mark.parametrize(
+    ("method", "compress", "name"),
+    [("gzip", gzip.compress, "app.sql.gz"), ("zstd", zstandard.compress, "app.sql.zst")],
+    ids=["gzip", "zstd"],
+)
 def test_a_truncated_compressed_script_is_not_restored(
-    method: str, name: str, server18: PostgresServer, tmp_path: Path
+    method: str, compress: Callable[[bytes], bytes], name: str, server18: PostgresServer, tmp_path: Path
 ) -> None:
-    if shutil.which(method) is None:
-        pytest.skip(f"{method} is not installed")
-    (tmp_path / "app.sql").write_text("".join(f"select {number * number};\n" for number in range(100_000)))
-    with (tmp_path / name).open("wb") as file:
-        subprocess.run([method, "-c", tmp_path / "app.sql"], stdout=file, check=True)
-    os.truncate(tmp_path / name, (tmp_path / name).stat().st_size // 2)
+    script = compress(b"".join(b"select %d;\n" % (number * number) for number in range(100_000)))
+    (tmp_path / name).write_bytes(script[: len(script) // 2])
     database = "truncated in half"
     line = restore_command(artifact=name, format="plain", compression=method, database=database, create=False)
     run(f"cd {tmp_path}; {line}", server18, tmp_path, tmp_path, status=1)
