@@ -50,7 +50,7 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
           schedule: "0 2 * * *"
           retention: {keep_daily: 7, keep_monthly: 12}
         groups:
-          small: {schedule: "@quarterly", retention: {keep_last: 3}, aws_conn_id: null}
+          small: {schedule: "@weekly", retention: {keep_last: 3}, aws_conn_id: null}
         servers:
           crm: {databases: [app, "tenant_*"], postgres_conn_id: crm_db, deadline: 36h}
           wiki: {group: small, schedule: "0 5 29 FEB,mar fri"}
@@ -67,6 +67,11 @@ def test_a_server_has_the_settings_of_its_group_and_the_defaults(tmp_path: Path)
     assert wiki.retention is not None
     assert (wiki.retention.keep_last, wiki.retention.keep_daily) == (3, 0), "the whole of it is replaced"
     assert (empty.postgres_conn_id, empty.databases, empty.level) == ("empty", ["*"], "archive")
+
+
+def test_quarterly_is_a_schedule_with_every_airflow() -> None:
+    server = {"repository": "s3://aa/b", "schedule": "@quarterly"}
+    assert read_fleet({"servers": {"crm": server}})["crm"].schedule == "0 0 1 */3 *"
 
 
 def test_a_python_mapping_is_checked_too() -> None:
