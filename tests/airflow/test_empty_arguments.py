@@ -141,6 +141,7 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
         "name": f"{prune}server='srv', databases=[2024])",
         "fresh": f"PgBackupFreshnessSensor(task_id='{{id}}', repository={uri!r}, max_age=3600, server='srv', "
         "databases=[2024])",
+        "exclude": f"PgBackupFreshnessSensor(task_id='{{id}}', repository={uri!r}, max_age=3600, exclude=None)",
         "options": "PgBackupCheckOperator(task_id='{id}', postgres_conn_id='srv', options=['schemas'])",
         "level": f"{prune}server='srv', minimum_level='')",
         "database": f"{dump}database=[])",
@@ -163,6 +164,7 @@ def test_values_of_other_types(run_dag: RunDag, made: Any) -> None:
     output = check(run_dag, made, cases)
     assert "AttributeError" not in output
     assert "invalid databases 2024" in output
+    assert "invalid exclude None" in output
     assert "invalid options ['schemas']" in output
 
 
