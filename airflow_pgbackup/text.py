@@ -38,9 +38,12 @@ def printing(log: Callable[[str], object]) -> Callable[[str], None]:
 
 
 def first_of(names: Sequence[str], most: int, separator: str = ", ") -> str:
-    """Return the first names, for a message, and how many more there are: ``a, b and 3 more``."""
+    """Return the first names, for a message, and how many more there are: ``a, b and 3 more``.
+
+    :param separator: ``"; "`` for names with reasons: ``a (old); b (failed); and 3 more``.
+    """
     more = len(names) - most
-    return separator.join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+    return separator.join(names[:most]) + (f"{separator.strip(', ')} and {more:,} more" if more > 0 else "")
 
 
 def first_problem(problems: Sequence[str]) -> str:

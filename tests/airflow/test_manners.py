@@ -107,7 +107,7 @@ dump >> [fresh, stale]
     assert sum(bool(re.fullmatch(row, line)) for line in lines) == 2
     assert [line.split()[-2:] for line in lines if re.match("db/a ", line)] == [["not", "fresh"]]
     assert run.errors == [f"db/{name}: no backup" for name in "abcd"]
-    assert run.failure == "not fresh: db/a: no backup; db/b: no backup; db/c: no backup and 1 more"
+    assert run.failure == "not fresh: db/a: no backup; db/b: no backup; db/c: no backup; and 1 more"
 
 
 class Log:

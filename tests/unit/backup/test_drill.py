@@ -119,7 +119,7 @@ def test_a_repository_whose_backups_all_failed_cannot_be_rehearsed(here: Reposit
         assert caught.value.hint == "Find out why the newest backups failed, and dump again."
     for number in range(9):
         failed(here, f"crm{number}")
-    with pytest.raises(BackupNotFound, match=r"prod/crm3 \([^;]*\) and 5 more"):
+    with pytest.raises(BackupNotFound, match=r"prod/crm3 \([^;]*\); and 5 more"):
         choose_drill(here, max_bytes=100)
 
 
