@@ -2,7 +2,7 @@
 
 Airflow renders no value of XCom, except these: ``ListOfDictsExpandInput.resolve`` counts them among those of the DAG
 file. The names of databases are chosen by whoever may create them, and ``{{ conn.other.password }}`` is a valid one.
-This is a function and no mixin, for the reason in :mod:`._map_label`.
+This is a function, not a mixin, for the reason in :mod:`._map_label`.
 """
 
 from __future__ import annotations

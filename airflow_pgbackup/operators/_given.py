@@ -75,13 +75,12 @@ def passed_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return dict(arguments) if "_airflow_from_mapped" in arguments else {}
 
 
-def lost(task: Any, before: Mapping[str, Any], passed: Mapping[str, Any]) -> list[str]:
+def lost(task: Any, before: Mapping[str, Any], from_map: Mapping[str, Any]) -> list[str]:
     """Return the arguments that were given and are empty now.
 
     :param before: what :func:`unrendered` returned.
-    :param passed: of :func:`passed_arguments`: the values of mapped ones were never templates.
+    :param from_map: what :func:`mapped` returned: these values were never templates.
     """
-    from_map = mapped(task, passed)
     fields = [
         name
         for name in task.template_fields

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def remember_passed(task: T, kwargs: Mapping[str, Any]) -> T:
-    """Return a new task, which keeps the arguments of its constructor if it is one of a mapped one."""
+    """Return a new task. If Airflow makes it of a mapped one, it keeps the arguments of its constructor."""
     object.__setattr__(task, "_passed", passed_arguments(kwargs))  # its own __setattr__ works only after __init__
     return task
 
@@ -24,10 +24,10 @@ def remember_passed(task: T, kwargs: Mapping[str, Any]) -> T:
 def render(task: Any, rendering: Callable[..., object], *args: Any, **kwargs: Any) -> None:
     """Render the template fields of a task, note in its ``_lost`` what is empty now, and name it if it is mapped.
 
-    :param rendering: Airflow's own ``_do_render_template_fields``; `args` and `kwargs` are for it.
+    :param rendering: Airflow's own ``_do_render_template_fields``, which gets `args` and `kwargs`.
     """
-    before = unrendered(task)
-    mark_as_rendered(task, mapped(task, task._passed), *args, **kwargs)
+    before, from_map = unrendered(task), mapped(task, task._passed)
+    mark_as_rendered(task, from_map, *args, **kwargs)
     rendering(*args, **kwargs)
-    task._lost = lost(task, before, task._passed)
+    task._lost = lost(task, before, from_map)
     use_map_label(kwargs["context"] if "context" in kwargs else args[2])

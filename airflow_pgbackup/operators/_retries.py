@@ -26,7 +26,7 @@ RETRY_SOON = timedelta(minutes=1)
 
 
 def with_second_try(work: Callable[[], Result], log: TaskLog, cancel: Cancel | None = None) -> Result:
-    """Return what `work` returns, after a second try where one can help: it reads the connection anew.
+    """Return what `work` returns, after a second try where one can help: it reads the connection again.
 
     :raises PgBackupError: the work failed; if it did so twice, a retry cannot help.
     :raises Canceled: the task was asked to stop.
@@ -70,6 +70,6 @@ def _soon() -> Any:
 
     class RetrySoon(RetryPolicy):
         def evaluate(self, *_: Any, **__: Any) -> RetryDecision:
-            return RetryDecision.retry(RETRY_SOON, "this try has already waited for the lock")
+            return RetryDecision.retry(RETRY_SOON, "this attempt has already waited for the lock")
 
     return RetrySoon()

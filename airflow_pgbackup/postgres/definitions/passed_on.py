@@ -1,7 +1,7 @@
 """Find the grants in a dump whose grantor is not the owner, but a role with the grant option.
 
 buildACLCommands() of PostgreSQL writes them between ``SET SESSION AUTHORIZATION role;`` and ``RESET SESSION
-AUTHORIZATION;``. Nothing of their text is run: they are written anew from the names in them.
+AUTHORIZATION;``. Nothing of their text is run: they are rewritten from the names in them.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class S3Options:
         if self.lock and (both := sorted(name for name in self.extra_args if name in _RETENTION)):
             raise ConfigurationError(
                 f"the S3 extra argument {both[0]} cannot be combined with lock_for",
-                hint=f"Remove {both[0]}: lock_for sets it anew for each object.",
+                hint=f"Remove {both[0]}: lock_for sets it for each object.",
             )
         for name, low, high in (
             ("max_parts", 1, 10_000),
