@@ -124,7 +124,7 @@ def given(**arguments: Any) -> dict[str, Any]:
 def prune_task(prune: Any, **usual: Any) -> PgBackupPruneOperator:
     """Return the task that prunes by a policy, which takes precedence over the other arguments.
 
-    :raises ConfigurationError: the policy is something else, such as a flag, or has no rule, nor have default_args.
+    :raises ConfigurationError: the policy is not a mapping, or neither it nor default_args have a rule.
     """
     if isinstance(prune, Mapping):
         task = PgBackupPruneOperator(**{"task_id": "prune", **usual, "delete": True, **prune})

@@ -187,10 +187,10 @@ servers:
             {"alerts": {"on_failure": ["airflow.sdk.BaseNotifier"]}},
             "alerts.on_failure: not a function or a notifier",
         ),
-        ({"schedule": "0 0 2 * * *"}, "schedule: not minute, hour, day, month and weekday; write"),
-        ({"schedule": "R 2 * MAR FRI"}, "schedule: not minute, hour, day"),
+        ({"schedule": "0 0 2 * * *"}, "schedule: expected minute, hour, day, month and weekday, without R"),
+        ({"schedule": "R 2 * MAR FRI"}, "schedule: expected minute, hour, day"),
         ({"schedule": "0 0 30 2 *"}, "schedule: a date that does not exist"),
-        ({"databases": ["a", "b"], "exclude": ["?"]}, "exclude: leaves none of databases"),
+        ({"databases": ["a", "b"], "exclude": ["?"]}, "exclude: leaves no database to back up"),
         ({"host": "db1"}, "host: unknown key; the server's address and user belong to the Airflow connection"),
     ],
     ids=str,
@@ -241,7 +241,7 @@ def test_copies_need_another_repository(upload_to: str) -> None:
     repository = "s3://my-backups/pg" if upload_to.startswith("S3") else upload_to
     server = {"repository": repository, "upload_to": upload_to}
     assert problems_of({"servers": {"crm": server}}) == [
-        "servers.crm: upload_to is its repository; copies need another one"
+        "servers.crm: upload_to is the repository itself; copies need another one"
     ]
     assert read_fleet({"servers": {"crm": {**server, "upload_aws_conn_id": "other_store"}}})
 

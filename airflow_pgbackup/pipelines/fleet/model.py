@@ -70,7 +70,7 @@ def _zone(name: str) -> str:
 
 
 def place_of(uri: str) -> object:
-    """Return what all URIs of a repository have in common. A template, which Airflow renders, is only like itself.
+    """Return what all URIs of a repository have in common; a template, which Airflow renders later, as it is.
 
     :raises ConfigurationError: not a URI of a repository.
     """
@@ -93,12 +93,12 @@ def _pool(text: str) -> str:
 
 def _cron(text: str) -> str:
     usage = "write \"0 2 * * *\" or '@daily', in quotes"
-    if text == "@quarterly":  # of Airflow, which knows it everywhere only as of 3.3; croniter does not
+    if text == "@quarterly":  # a preset of Airflow: in 3.2 not of every timetable, and never of croniter
         text = "0 0 1 */3 *"
     is_preset = text.startswith("@")
-    # croniter reads a sixth field as the seconds, which Quartz and Spring write first; R is another time each time.
+    # croniter reads the sixth field as seconds, Quartz and Spring the first. R and H are random and hashed times.
     if not is_preset and (len(text.split()) != 5 or re.search(r"(?i)\b[RH]\b", text)):
-        raise _invalid(f"not minute, hour, day, month and weekday; {usage}")
+        raise _invalid(f"expected minute, hour, day, month and weekday, without R and H; {usage}")
     try:
         CronTriggerTimetable(text, timezone="UTC").validate()
         croniter(text).get_next()

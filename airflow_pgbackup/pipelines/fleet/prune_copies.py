@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class PruneCopiesOperator(PgBackupPruneOperator):
-    """Prune the copies, but not in the repository of the originals, by whatever URI: those have a policy of their own.
+    """Prune the copies of a server, but refuse to prune the repository of the originals, which has its own policy.
 
-    It is not below ``operators``, so that its metrics are those of prune.
+    Another URI may lead to the same repository, so their UUIDs are compared. The module is not in ``operators``, so
+    that the metrics of this task are those of prune.
 
     :param originals: the repository of the originals.
     :param originals_aws_conn_id: for ``originals``.

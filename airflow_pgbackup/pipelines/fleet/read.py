@@ -148,18 +148,18 @@ def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
     for name, server in servers.items():
         if server.repository is None:
             yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
-        elif server.upload_to is not None and _is_repository(server, server.upload_to):
-            yield Problem(("servers", name), "upload_to is its repository; copies need another one")
+        elif server.upload_to is not None and _copies_into_itself(server):
+            yield Problem(("servers", name), "upload_to is the repository itself; copies need another one")
         if named_databases(server.databases, server.exclude) == []:
-            yield Problem(("servers", name, "exclude"), "leaves none of databases")
+            yield Problem(("servers", name, "exclude"), "leaves no database to back up")
         for part in ("drill", "freshness"):
             if (other := f"{name}_{part}") in servers and getattr(server, part) is not None:
                 yield Problem(("servers", other), f"its DAG would have the id of the {part} of {name}; rename it")
 
 
-def _is_repository(server: Server, uri: str) -> bool:
+def _copies_into_itself(server: Server) -> bool:
     """Return whether copies would go into the server's own repository. Another connection may be another store."""
-    place = place_of(uri)
+    place = place_of(str(server.upload_to))
     same_store = server.aws_conn_id == server.upload_aws_conn_id or (isinstance(place, tuple) and place[0] == "file")
     return same_store and place == place_of(str(server.repository))
 

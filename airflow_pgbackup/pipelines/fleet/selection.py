@@ -28,7 +28,7 @@ def named_databases(databases: Sequence[str], exclude: Sequence[str]) -> list[st
 
 
 def excluded_series(server: str, exclude: Sequence[str]) -> Iterator[str]:
-    """Give the patterns of a freshness check for the series of databases that are left out."""
+    """Yield patterns for a freshness check to ignore the series of databases that are left out."""
     for pattern in exclude:
         if (glob := _glob(pattern)) is None:
             continue
@@ -42,8 +42,7 @@ def excluded_series(server: str, exclude: Sequence[str]) -> Iterator[str]:
 
 
 def _glob(pattern: str) -> str | None:
-    """Return a pattern of databases as one of :mod:`fnmatch`; None if it has more of a regular expression than
-    wildcards."""
+    """Return a pattern of databases as one of :mod:`fnmatch`; None if it has parts of a regular expression."""
     if (name := exact_name(pattern)) is not None:
         return escape(name)
     glob = ""
