@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from airflow_pgbackup.repository.retention import Policy
 
 
-RULES = (
+_RULES = (
     "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly", "keep_within",
     "keep_labels",
 )  # fmt: skip
-"""The parameters that keep backups."""
 
 
 class PgBackupPruneOperator(PgBackupOperator):
@@ -176,7 +175,7 @@ class PgBackupPruneOperator(PgBackupOperator):
         from airflow_pgbackup.repository.retention import Policy
 
         if is_true("sweep_only", self.sweep_only):
-            if given := sorted(name for name in RULES if getattr(self, name)):
+            if given := sorted(name for name in _RULES if getattr(self, name)):
                 raise ConfigurationError(
                     f"{given[0]} cannot be combined with sweep_only",
                     hint="Leave it out, or use a separate task: sweep_only deletes no backup.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from airflow.sdk import BaseOperator, task_group
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.operators.check import PgBackupCheckOperator
 from airflow_pgbackup.operators.dump import PgDumpAllOperator, PgDumpOperator
-from airflow_pgbackup.operators.prune import RULES, PgBackupPruneOperator
+from airflow_pgbackup.operators.prune import PgBackupPruneOperator
 from airflow_pgbackup.operators.upload import PgBackupUploadOperator
 from airflow_pgbackup.operators.verify import PgBackupVerifyOperator
 from airflow_pgbackup.postgres.options import DumpOptions
@@ -124,13 +125,19 @@ def given(**arguments: Any) -> dict[str, Any]:
 def prune_task(prune: Any, **usual: Any) -> PgBackupPruneOperator:
     """Return the task that prunes by a policy, which takes precedence over the other arguments.
 
-    :raises ConfigurationError: the policy is not a mapping, or neither it nor default_args have a rule.
+    :raises ConfigurationError: the policy is not a mapping, or invalid together with default_args. As a teardown, the
+        task would fail each night without failing its run.
     """
-    if isinstance(prune, Mapping):
-        task = PgBackupPruneOperator(**{"task_id": "prune", **usual, "delete": True, **prune})
-        if task.sweep_only or any(getattr(task, rule) for rule in RULES):
-            return task
-    raise ConfigurationError(f"invalid prune {prune!r}", hint="Pass a policy, {'keep_daily': 7}; None deletes nothing.")
+    from airflow_pgbackup.repository.retention import Policy
+
+    if not isinstance(prune, Mapping):
+        hint = "Pass a policy, {'keep_daily': 7}; None deletes nothing."
+        raise ConfigurationError(f"invalid prune {prune!r}", hint=hint)
+    task = PgBackupPruneOperator(**{"task_id": "prune", **usual, "delete": True, **prune})
+    if not task.sweep_only:
+        known = [field.name for field in fields(Policy) if field.name not in task.template_fields]
+        Policy(**{name: getattr(task, name) for name in known})
+    return task
 
 
 def as_flag(name: str, value: Any) -> bool:

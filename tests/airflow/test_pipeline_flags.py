@@ -51,9 +51,17 @@ def test_flags_that_decide_which_tasks_there_are(pipeline: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("pipeline", [pg_backup, pg_cluster_backup])
-@pytest.mark.parametrize("prune", [True, {}, {"time_zone": "Europe/Berlin"}])
-def test_prune_is_a_policy(pipeline: Callable[..., Any], prune: Any) -> None:
-    with DAG("case", schedule=None), pytest.raises(ConfigurationError, match=r"^invalid prune .*HINT: Pass a policy"):
+@pytest.mark.parametrize(
+    ("prune", "problem"),
+    [
+        (True, "^invalid prune True. HINT: Pass a policy"),
+        ({"time_zone": "Europe/Berlin"}, "the retention policy has no rule"),
+        ({"keep_labels": ["release"]}, "the retention policy has no rule"),
+        ({"keep_daily": "7"}, "invalid keep_daily '7'"),
+    ],
+)
+def test_prune_is_a_policy(pipeline: Callable[..., Any], prune: Any, problem: str) -> None:
+    with DAG("case", schedule=None), pytest.raises(ConfigurationError, match=problem):
         pipeline(**PLACE, prune=prune)
 
 
