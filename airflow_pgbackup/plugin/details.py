@@ -47,7 +47,7 @@ async def series_page(repository: str = "", series: str = "") -> HTMLResponse:
     found: SeriesDetail | None = _value(reading)
     if found:
         found = replace(found, status=aged(found.status, datetime.now(timezone.utc)))
-    return await asyncio.to_thread(  # as the overview
+    return await asyncio.to_thread(  # not in the event loop, as the overview
         render,
         "series.html",
         title=str(parsed),

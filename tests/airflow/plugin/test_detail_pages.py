@@ -179,7 +179,7 @@ def test_a_long_history_is_shortened_and_no_page_is_made_in_the_event_loop(
     render = details.render
     monkeypatch.setattr(details, "render", note)
     get(visitor, series_path())
-    assert words(get(visitor, backup_path(manifest))).count("Its checks and findings are in the verification.") == 2
+    assert words(get(visitor, backup_path(manifest))).count("Its checks and findings are in its file.") == 2
     assert in_loop == [False, False]
 
 
