@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from airflow_pgbackup.postgres.sql.patterns import exact_name
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import parse_uri
 from airflow_pgbackup.repository.retention import Policy
+from airflow_pgbackup.text import did_you_mean
 from airflow_pgbackup.time_spans import parse_span
 from airflow_pgbackup.wording import setting
 
@@ -108,17 +109,24 @@ def _refuse_secrets(uris: Sequence[str]) -> None:
 def _policy(text: str) -> Policy | None:
     if not text:
         return None
+    invalid = "setting page_retention is invalid"
     hint = f'Give {setting("page_retention")} the parameters of prune as JSON, such as {{"keep_daily": 7}}.'
     try:
-        rules = dict(**json.loads(text))
+        rules = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{invalid}: {error}", hint=hint) from None
+    if not isinstance(rules, dict):
+        raise ConfigurationError(f"{invalid}: not a JSON object", hint=hint)
+    known = {field.name for field in fields(Policy)}
+    for name in rules.keys() - known:
+        raise ConfigurationError(f"{invalid}: unknown parameter {name!r}", hint=did_you_mean(name, known, hint))
+    try:
         for name in ("keep_within", "replace_after"):
             if rules.get(name) is not None:
                 rules[name] = parse_span(str(rules[name]))
         return Policy(**rules)
     except ConfigurationError as error:
-        raise ConfigurationError(f"setting page_retention is invalid: {error.message}", hint=error.hint) from None
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"setting page_retention is invalid: {error}", hint=hint) from None
+        raise ConfigurationError(f"{invalid}: {error.message}", hint=error.hint) from None
 
 
 @dataclass(frozen=True)
