@@ -56,7 +56,7 @@ def inspect_target(request: RestoreRequest) -> TargetState:
         with _create_hint(), session(target.connection, cancel) as connection:
             server = ServerInfo.read(connection, target.connection.label)
             earlier = _completed(connection, request)
-            if target.mode == "into_empty" and fetch_value(connection, _DEFAULT_PRIVILEGES):
+            if target.mode == "into_empty" and not earlier and fetch_value(connection, _DEFAULT_PRIVILEGES):
                 request.run.warn(
                     f"{target.connection.label} has default privileges, which restored objects get besides their own"
                 )
