@@ -90,23 +90,31 @@ def _completed_earlier(request: RestoreRequest, state: TargetState, marker: Retr
                 "limits or comment of the dumped one"
             )
         set_marker(run, target.connection, replace(marker, begun=False, transaction=0))
-    if state.maintenance:
-        warn_of_empty_views(state.maintenance, target.connection, run.warn, run.cancel)
-    if marker.replaced:
-        maintenance = state.maintenance or target.maintenance(run.cancel)
-        with session(maintenance, run.cancel) as connection:
-            exists = database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid
-            if exists and _was_replaced(connection, marker.replaced, target.database):
-                outcome.replaced = marker.replaced
-            elif exists:
-                run.warn(
-                    f'keeping database {marker.replaced}: the comment of database "{target.database}" says '
-                    "that a restore replaced it, but its name is not one that a restore gives, or its owner differs"
-                )
-        _drop_replaced(request, maintenance, outcome)
+    if state.maintenance or marker.replaced:
+        _end_rename(request, state.maintenance or target.maintenance(run.cancel), marker, outcome)
     counts = count_contents(run, target.connection)
     outcome.add(target.database, replace(counts, rows=None) if target.mode == "into_existing" else counts)
     return outcome
+
+
+def _end_rename(
+    request: RestoreRequest, maintenance: ConnectionParams, marker: RetryMarker, outcome: RestoreOutcome
+) -> None:
+    """Do, or warn of, what an earlier attempt may have left to do after it gave its database the final name."""
+    run, target = request.run, request.target
+    warn_of_empty_views(maintenance, target.connection, run.warn, run.cancel)
+    if not marker.replaced:
+        return
+    with session(maintenance, run.cancel) as connection:
+        exists = database_oids(connection, [marker.replaced]).get(marker.replaced) == marker.oid
+        if exists and _was_replaced(connection, marker.replaced, target.database):
+            outcome.replaced = marker.replaced
+        elif exists:
+            run.warn(
+                f'keeping database {marker.replaced}: the comment of database "{target.database}" says that a '
+                "restore replaced it, but its name is not one that a restore gives, or its owner differs"
+            )
+    _drop_replaced(request, maintenance, outcome)
 
 
 def _was_replaced(connection: Session, name: str, database: str) -> bool:
