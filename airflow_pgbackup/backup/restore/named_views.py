@@ -20,7 +20,8 @@ from airflow_pgbackup.postgres.definitions.style import DATABASE_NAME
 from airflow_pgbackup.postgres.sql.anybytes import encoded
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 
-# A view uses the name itself or through another view. If a function uses it, any view may do so through the function.
+# A view uses the name itself or through another view. If a function uses it that is not a trigger's, any view may do so
+# through the function.
 # In the order in which they were created, a view comes after those that it reads.
 _VIEWS = f"""
 WITH RECURSIVE named(oid) AS (
@@ -36,7 +37,8 @@ SELECT pg_catalog.format('%I.%I', s.nspname, c.relname)
   FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
  WHERE c.relkind = 'm' AND c.relispopulated AND (c.oid IN (SELECT oid FROM named) OR EXISTS (
         SELECT FROM pg_catalog.pg_proc AS p
-         WHERE p.oid >= 16384 AND concat(p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid)) ~* '{DATABASE_NAME}'
+         WHERE p.oid >= 16384 AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+           AND concat(p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid)) ~* '{DATABASE_NAME}'
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                             WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')))
  ORDER BY c.oid

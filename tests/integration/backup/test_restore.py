@@ -595,6 +595,23 @@ def test_materialized_views_that_use_the_name_of_the_database(
         assert "REFRESH MATERIALIZED VIEW for public.second" in warned(target, how)[0]
 
 
+def test_a_trigger_that_uses_the_name_of_the_database_refills_no_view(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """No view can call its function."""
+    database = fresh_database(
+        server18,
+        None,
+        "create function audit() returns trigger language plpgsql as "
+        "'begin new.place := current_database(); return new; end'",
+        "create sequence fillings",
+        "create materialized view filled as select nextval('fillings') as times",
+    )
+    repository = local(tmp_path / "repository")
+    restored(backup(database, repository), repository, database, mode="replace")
+    assert value(database, "select times from filled") == 2
+
+
 def test_a_text_search_configuration_of_the_database(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
