@@ -59,7 +59,7 @@ def empty_named_views(
     with _session(params, database, cancel) as connection:
         with translated_errors(f"listing the materialized views of {database.dbname}"):
             views = fetch_column(connection, _VIEWS)
-        _refresh(connection, views, " WITH NO DATA", warn)
+        _refresh(connection, views, " WITH NO DATA", warn, cancel)
     return views
 
 
@@ -78,7 +78,7 @@ def fill_named_views(
         return
     try:
         with _session(params, database, cancel) as connection:
-            _refresh(connection, views, "", warn)
+            _refresh(connection, views, "", warn, cancel)
     except ConnectError as error:
         warn(f"run REFRESH MATERIALIZED VIEW for {', '.join(views)} in {database.dbname}: {error.message}")
 
@@ -110,13 +110,15 @@ def _session(params: ConnectionParams, database: ConnectionParams, cancel: Cance
         yield connection
 
 
-def _refresh(connection: Session, views: Sequence[str], how: str, warn: Callable[[str], None]) -> None:
+def _refresh(
+    connection: Session, views: Sequence[str], how: str, warn: Callable[[str], None], cancel: Cancel | None
+) -> None:
     for view in views:
         try:
             connection.execute(encoded(f"REFRESH MATERIALIZED VIEW {view}{how}"))
-        except psycopg.errors.QueryCanceled:
-            raise
         except psycopg.Error as error:
+            if cancel:
+                cancel.check()
             warn(
                 f"materialized view {view} depends on the database's name, and is not up to date: run REFRESH "
                 f"MATERIALIZED VIEW {view}; it failed here: {server_message(error)}"

@@ -612,6 +612,28 @@ def test_a_trigger_that_uses_the_name_of_the_database_refills_no_view(
     assert value(database, "select times from filled") == 2
 
 
+def test_a_canceled_refill_of_a_view_is_a_warning(
+    server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
+) -> None:
+    """The database has its name and is in use by then."""
+    source = fresh_database(
+        server18,
+        None,
+        "create function cancels() returns bool language sql as "
+        "$$ select current_database() <> 'canceled' or pg_cancel_backend(pg_backend_pid()) $$",
+        "create materialized view m as select cancels() from generate_series(1, 1000)",
+    )
+    repository = local(tmp_path / "repository")
+    try:
+        result = restored(
+            backup(source, repository), repository, server18.params.with_database("canceled"), mode="create"
+        )
+        assert [line for line in result["warnings"] if "failed here: canceling statement due to user request" in line]
+    finally:
+        with server18.params.connect() as session:
+            session.execute("drop database if exists canceled with (force)")
+
+
 def test_a_text_search_configuration_of_the_database(
     server18: PostgresServer, fresh_database: Fresh, tmp_path: Path
 ) -> None:
