@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, session
+from airflow_pgbackup.backup.databases.sessions import Session, session, with_option
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.fired_triggers import without_fired_triggers
@@ -106,7 +106,8 @@ class _ClusterRestore:
             existing = connection.with_database(section.database) if exists else None
             if existing and section.properties.changes():
                 quiet = without_fired_triggers(self._run, server, existing, fires=False)
-                self._changes.append((quiet, section.properties))
+                own = with_option(quiet, f"role={server.user}")  # the dumped database may set a role
+                self._changes.append((own, section.properties))
             if not (exists and section.empty):
                 fits = section.requirements.locks <= server.locks // 2
                 self._parts.append(_Part(number, section, existing, single_transaction=exists or fits))

@@ -10,7 +10,7 @@ from functools import partial
 from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.extensions import version_differences
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_value, session, with_option
 from airflow_pgbackup.backup.databases.temporary_database import TemporaryDatabases, require_may_own
 from airflow_pgbackup.backup.restore.access import give_access
 from airflow_pgbackup.backup.restore.archive import needs_path, open_archive
@@ -247,6 +247,8 @@ class _DatabaseRestore:
     def _in_place(self, outcome: RestoreOutcome) -> None:
         target = self._target
         connection = self._quiet(target.connection) if target.mode == "into_empty" else target.connection
+        if target.with_properties:  # the dumped database may set a role
+            connection = with_option(connection, f"role={self._state.server.user}")
         before = count_contents(self._run, connection)
         marker = self._marker()
         if not set_marker(self._run, connection, marker and replace(marker, begun=True)):

@@ -666,6 +666,7 @@ def test_a_database_that_sets_the_role_of_its_sessions(
         session.execute(f"alter database {database.dbname} set role = '{OWNER}'")  # type: ignore[arg-type]
     with with_option(database, "role=none").connect() as session:
         session.execute(f"grant select on film to {OWNER}")  # type: ignore[arg-type]
+        session.execute(f"grant create on database {database.dbname} to {OWNER}")  # type: ignore[arg-type]
         session.execute("create materialized view named as select current_database()::text as name")
         session.execute(f"grant select on named to {OWNER}")  # type: ignore[arg-type]
     repository = local(tmp_path / "repository")
@@ -680,6 +681,12 @@ def test_a_database_that_sets_the_role_of_its_sessions(
         assert found == [f"role={OWNER}"]
         assert value(database, "select count(*) from film") == ROWS["film"]
         assert value(database, "select name from named") == database.dbname
+    existing = fresh_database(server18)
+    result = restored(reference, repository, existing, target={"with_properties": True}, seed="the task")
+    assert [line for line in result["warnings"] if "is not verified" not in line] == []
+    existing = with_option(existing, "role=none")
+    assert value(existing, f"select has_database_privilege('{OWNER}', current_database(), 'create')")
+    assert value(existing, "select count(*) from pg_stats where tablename = 'film'") > 0
 
 
 def test_what_a_restore_cannot_know_is_a_warning(
