@@ -175,7 +175,7 @@ def _excluded(manifest: Manifest, connection: ConnectionParams) -> set[str]:
     try:
         with connection.open_session() as session:
             return {name for (name,) in session.execute(_MATCHING, (regexes,))}
-    except (ConnectError, psycopg.Error):
+    except (ConnectError, psycopg.Error, UnicodeEncodeError):
         return set()
 
 

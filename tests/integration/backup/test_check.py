@@ -699,7 +699,9 @@ def test_too_little_space(own: PostgresServer, fresh_database: Fresh, tmp_path: 
     assert checked(database, disk) == {}
 
 
-def test_databases_without_a_backup(own: PostgresServer, here: Repository, fresh_database: Fresh) -> None:
+def test_databases_without_a_backup(
+    own: PostgresServer, here: Repository, fresh_database: Fresh, tmp_path: Path
+) -> None:
     one, two, three = (fresh_database(own) for _ in range(3))
     dump_database(connection=two, server="main", repository=here, options=DumpOptions())
     dump_database(connection=three, server="another", repository=here, options=DumpOptions())
@@ -713,6 +715,9 @@ def test_databases_without_a_backup(own: PostgresServer, here: Repository, fresh
     options = DumpAllOptions(exclude_databases=[three.dbname])
     dump_cluster(connection=own.params, server="main", repository=here, options=options)
     assert checked(one, here)["not_covered"].objects == (three.dbname,)
+    for manifest in tmp_path.rglob("manifest.json"):  # forged, with what no server can read
+        manifest.write_text(manifest.read_text().replace(f'"{three.dbname}"', r'"\ud800"'))
+    assert set(checked(one, here)) <= {"not_covered"}
     time.sleep(1.1)  # the id of a backup has seconds
     dump_cluster(connection=own.params, server="main", repository=here, options=DumpAllOptions())
     assert checked(one, here) == {}
