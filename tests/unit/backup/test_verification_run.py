@@ -29,6 +29,7 @@ from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.encryption.header import MAGIC
 from airflow_pgbackup.encryption.identities import Identities
 from airflow_pgbackup.errors import Canceled, ConfigurationError, DiskError, NotProven, VerificationFailed
+from airflow_pgbackup.postgres.archive.script_trailer import ScriptContinues
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.postgres.tools.clients import Client
@@ -487,6 +488,7 @@ def test_what_a_rehearsal_is_given(
     }
 
 
+COMPARE = "It restores. Restore it beside the source, and compare what the message names."
 DIFFERENT = "It restores, but differs from the dump. Make a new dump, and compare the objects in the report."
 
 
@@ -566,6 +568,31 @@ def test_a_backup_that_fails(
             "no server here",
             "Install one.",
         ),
+        (
+            DiskError("the disk is full", hint="Make room."),
+            [Check("restore", "notproven", "the disk is full. HINT: Make room.")],
+            "the disk is full",
+            "Make room.",
+        ),
+        (
+            rehearsal(unproven=["table a: its extension is of another version", "table b differs"]),
+            [
+                Check(
+                    "restore",
+                    "notproven",
+                    "table a: its extension is of another version. "
+                    "HINT: Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
+                )
+            ],
+            "table a: its extension is of another version",
+            "Rehearse on a server with the version of the source (scratch_conn_id, --scratch).",
+        ),
+        (
+            rehearsal(unproven=["table b differs"]),
+            [Check("restore", "notproven", f"table b differs. HINT: {COMPARE}")],
+            "table b differs",
+            COMPARE,
+        ),
     ],
 )
 def test_a_backup_that_is_not_proven(
@@ -575,6 +602,22 @@ def test_a_backup_that_is_not_proven(
     assert (verification.result, list(verification.checks)) == ("notproven", [INTEGRITY, *checks])
     assert run.not_proven
     assert (run.not_proven.message, run.not_proven.hint, run.hint) == (message, hint, None)
+
+
+def test_what_follows_the_dump_in_a_script_of_somebody_else_proves_nothing(
+    restored: Restored, manifest: Manifest
+) -> None:
+    continues = ScriptContinues("the script continues after the trailer of the dump")
+    adopted = replace(manifest, origin={"adopted_from": "/backups/app.sql"})
+    run, verification = restored(continues, manifest=adopted)
+    assert (verification.result, run.hint) == ("notproven", None)
+    assert run.not_proven
+    assert (run.not_proven.message, run.not_proven.hint) == (
+        "the script continues after the trailer of the dump",
+        "The dump before that is complete. Test the script with psql, or adopt it without the rest.",
+    )
+    assert restored(continues)[1].result == "fail", "nobody else made it"
+    assert restored(VerificationFailed("the archive ends early"), manifest=adopted)[1].result == "fail"
 
 
 @pytest.mark.parametrize("level", ["archive", "restore"])
