@@ -17,7 +17,11 @@ from airflow_pgbackup.repository.layout import VerificationName
 from airflow_pgbackup.repository.state import standing
 from airflow_pgbackup.repository.verification import Verification
 
-_STORED = re.compile(r": checksum mismatch: |: size mismatch: | is missing$")
+# What FileCheck and check_bytes() report of files that are no longer those of the dump, or are not alone.
+_STORED = re.compile(
+    r": checksum mismatch: |: size mismatch: | (?:is missing|is not a regular file(?: or directory)?"
+    r"|is not a file of this dump|disappeared or changed while it was being read)$"
+)
 _MOST_READINGS = 100  # who may write to the source could add a verification each time
 
 
@@ -25,8 +29,9 @@ def verifications_to_copy(evidence: Evidence, copy: Evidence, say: Callable[[str
     """Return the verifications that a copy of a backup gets, in the order in which they are to be written.
 
     A copy never looks better than the dump, even while it is made: failures come first, and there are no passes if
-    an invalid failure, which cannot be copied, revokes some of them, or the copy has a failure of its own. What is left
-    out is logged.
+    an invalid failure, which cannot be copied, revokes some of them, or the copy has a failure of its own.
+
+    :param say: takes what is left out because it is invalid.
     """
     for line in evidence.ignored:
         say(f"warning: skipped {line}")
@@ -62,7 +67,7 @@ def _own_failure(copy: Evidence, evidence: Evidence) -> str | None:
 
 
 def _is_about_stored_bytes(seen: Verification) -> bool:
-    """Return whether a verification failed only since files of the artifact have changed since the dump."""
+    """Return whether a verification failed only because stored files are no longer those of the dump."""
     wrong = [check for check in seen.checks if check.result != "pass"]
     return bool(wrong) and all(check.name == "integrity" and _STORED.search(check.detail or "") for check in wrong)
 

@@ -3,6 +3,7 @@ than its source."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -317,9 +318,13 @@ def test_a_copy_that_failed_by_itself_gets_no_pass_of_its_source(make: Callable[
     assert copying.run(minimum_level="archive")["verified"] == "restore"
 
 
-@pytest.mark.parametrize("damage", [b"XXXXX", b"1", None], ids=["changed", "cut", "lost"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.write_bytes(b"XXXXX"), lambda path: path.write_bytes(b"1"), lambda path: None, os.mkfifo],
+    ids=["changed", "cut", "lost", "replaced"],
+)
 def test_a_sound_copy_stays_verified_when_its_source_is_damaged(
-    make: Callable[..., Copying], damage: bytes | None
+    make: Callable[..., Copying], damage: Callable[[Path], object]
 ) -> None:
     copying = make("upload", "archive-pass")
     copying.run(minimum_level="archive")
@@ -327,9 +332,11 @@ def test_a_sound_copy_stays_verified_when_its_source_is_damaged(
     path = copying.source.local_path(copying.before().require_manifest().artifact_key)
     assert path is not None
     sound = path.read_bytes()
-    path.unlink() if damage is None else path.write_bytes(damage)
-    with pytest.raises(VerificationFailed, match=r"mismatch|missing"):
+    path.unlink()
+    damage(path)
+    with pytest.raises(VerificationFailed, match=r"mismatch|missing|not a regular file"):
         verify(reference=reference, repository=copying.source, level="integrity")
+    path.unlink(missing_ok=True)
     path.write_bytes(sound)  # the disk is back
     assert stands(copying.before()) == ("failed", None)
     with pytest.raises(VerificationFailed):
