@@ -268,8 +268,8 @@ def _drop_subscriptions(connection: Session, database: ConnectionParams) -> None
 
 
 def without_login_triggers(connection: Session, database: ConnectionParams) -> ConnectionParams:
-    """Return a connection to a database of the session's server in which no event trigger runs, if the role may have
-    one."""
+    """Return a connection to a database of the session's server, in which no event trigger runs if the role may prevent
+    that."""
     may_set = "SELECT pg_catalog.has_parameter_privilege('event_triggers', 'SET')"
     if has_login_triggers(connection.info.server_version // 10000) and fetch_value(connection, may_set):
         return without_event_triggers(database)

@@ -47,40 +47,34 @@ _EMPTY_VIEWS = _VIEWS.replace("c.relispopulated", "NOT c.relispopulated")
 _AS_RESTORED = "SELECT pg_catalog.set_config('role', %s, false), pg_catalog.set_config('search_path', '', false)"
 
 
-def empty_named_views(
-    params: ConnectionParams, database: ConnectionParams, warn: Callable[[str], None], cancel: Cancel | None
-) -> list[str]:
-    """Remove the rows of the materialized views that depend on the database's name, before it changes.
-
-    :param params: another database of the server.
-    :param warn: takes the views that cannot be emptied.
-    :return: the views as SQL names, in the order to fill them again.
-    """
-    with _session(params, database, cancel) as connection:
-        with translated_errors(f"listing the materialized views of {database.dbname}"):
-            views = fetch_column(connection, _VIEWS)
-        _refresh(connection, views, " WITH NO DATA", warn, cancel)
-    return views
-
-
-def fill_named_views(
+@contextmanager
+def refilled_views(
     params: ConnectionParams,
-    database: ConnectionParams,
-    views: Sequence[str],
+    renames: Sequence[tuple[str, str]],
     warn: Callable[[str], None],
     cancel: Cancel | None,
-) -> None:
-    """Fill materialized views under the final name of their database, which is in use by now. A failure is a warning.
+) -> Iterator[None]:
+    """Remove the rows of the materialized views that depend on the names of databases; fill the views again once the
+    ``with`` block has renamed these.
 
-    :param views: from :func:`empty_named_views`.
+    :param params: another database of the server.
+    :param renames: old and new name of each database.
+    :param warn: takes the views that cannot be emptied or filled. The databases are in use by then.
     """
-    if not views:
-        return
-    try:
-        with _session(params, database, cancel) as connection:
-            _refresh(connection, views, "", warn, cancel)
-    except ConnectError as error:
-        warn(f"run REFRESH MATERIALIZED VIEW for {', '.join(views)} in {database.dbname}: {error.message}")
+    views: dict[str, list[str]] = {}
+    for old, new in renames:
+        with _session(params, params.with_database(old), cancel) as connection:
+            with translated_errors(f"listing the materialized views of {old}"):
+                views[new] = fetch_column(connection, _VIEWS)
+            _refresh(connection, views[new], " WITH NO DATA", warn, cancel)
+    yield
+    for name, filled in views.items():
+        if filled:
+            try:
+                with _session(params, params.with_database(name), cancel) as connection:
+                    _refresh(connection, filled, "", warn, cancel)
+            except ConnectError as error:
+                warn(f"run REFRESH MATERIALIZED VIEW for {', '.join(filled)} in {name}: {error.message}")
 
 
 def warn_of_empty_views(

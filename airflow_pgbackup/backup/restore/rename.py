@@ -21,7 +21,7 @@ from airflow_pgbackup.backup.databases.sessions import (
 from airflow_pgbackup.backup.databases.temporary_database import PREFIX, drop_database
 from airflow_pgbackup.backup.databases.user_objects import count_objects
 from airflow_pgbackup.backup.restore.context import RestoreContext
-from airflow_pgbackup.backup.restore.named_views import empty_named_views, fill_named_views
+from airflow_pgbackup.backup.restore.named_views import refilled_views
 from airflow_pgbackup.backup.restore.preconditions import client_sessions, database_oids, tied_to_database
 from airflow_pgbackup.backup.restore.request import StateText, doubt
 from airflow_pgbackup.errors import PgBackupError, RestoreError
@@ -80,62 +80,50 @@ def rename_databases(
         oids = {**database_oids(connection, [old for old, _ in renames]), **(expected or {})}
     if missing := sorted({old for old, _ in renames} - oids.keys()):
         raise dropped_meanwhile(missing[0])
-    filled = [(old, new) for old, new in renames if old.startswith(PREFIX)]
-    views = {new: empty_named_views(params, params.with_database(old), warn, cancel) for old, new in filled}
-    _rename(params, renames, oids, end_sessions_in, state, after, then, cancel)
-    for database, names in views.items():
-        fill_named_views(params, params.with_database(database), names, warn, cancel)
-
-
-def _rename(
-    params: ConnectionParams,
-    renames: Sequence[tuple[str, str]],
-    oids: Mapping[str, int],
-    end_sessions_in: Sequence[str],
-    state: StateText,
-    after: str,
-    then: Callable[[Session], None] | None,
-    cancel: Cancel | None,
-) -> None:
     to_end, before = [oids[name] for name in end_sessions_in], state.text
-    for number in range(1, _ATTEMPTS + 1):
-        try:
-            with session(params, cancel) as connection, _ending_sessions(params, to_end, cancel):
-                connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-                with connection.transaction():
-                    for old, new in renames:
-                        connection.execute(
-                            sql.SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(old), Identifier(new))
-                        )
-                    # The databases are locked now. Another restore may have renamed one since the OIDs were read.
-                    renamed = {new: oids[old] for old, new in renames}
-                    if database_oids(connection, list(renamed)) != renamed:
-                        raise RestoreError(
-                            f'another restore has replaced database "{renames[0][0]}" in the meantime',
-                            hint="Check which of the two is wanted; a retry of the same task recognizes its own.",
-                        )
-                    if then:
-                        then(connection)
-                    state.text = doubt(after)
-                state.text = after
-            return
-        except psycopg.errors.ObjectInUse as error:
-            state.text = before
-            if number == _ATTEMPTS:
-                raise RestoreError(
-                    f"cannot rename the new database: {server_message(error)}",
-                    hint=f"End the sessions of others, or restore again with {parameter('terminate_sessions', True)}.",
-                ) from None
-        except psycopg.errors.InvalidCatalogName:
-            state.text = before
-            raise dropped_meanwhile(renames[0][0]) from None
-        except psycopg.Error as error:
-            # The connection may have been lost after the server received the COMMIT.
-            if state.text == before or not _renamed(params, oids, renames):
+    temporary = [(old, new) for old, new in renames if old.startswith(PREFIX)]
+    with refilled_views(params, temporary, warn, cancel):
+        for number in range(1, _ATTEMPTS + 1):
+            try:
+                with session(params, cancel) as connection, _ending_sessions(params, to_end, cancel):
+                    connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+                    with connection.transaction():
+                        _rename(connection, renames, oids)
+                        if then:
+                            then(connection)
+                        state.text = doubt(after)
+                    state.text = after
+                return
+            except psycopg.errors.ObjectInUse as error:
                 state.text = before
-                raise RestoreError(f"cannot rename the new database: {server_message(error)}") from None
-            state.text = after
-            return
+                if number == _ATTEMPTS:
+                    ending = parameter("terminate_sessions", True)
+                    raise RestoreError(
+                        f"cannot rename the new database: {server_message(error)}",
+                        hint=f"End the sessions of others, or restore again with {ending}.",
+                    ) from None
+            except psycopg.errors.InvalidCatalogName:
+                state.text = before
+                raise dropped_meanwhile(renames[0][0]) from None
+            except psycopg.Error as error:
+                # The connection may have been lost after the server received the COMMIT.
+                if state.text == before or not _renamed(params, oids, renames):
+                    state.text = before
+                    raise RestoreError(f"cannot rename the new database: {server_message(error)}") from None
+                state.text = after
+                return
+
+
+def _rename(connection: Session, renames: Sequence[tuple[str, str]], oids: Mapping[str, int]) -> None:
+    for old, new in renames:
+        connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(Identifier(old), Identifier(new)))
+    # The databases are locked now. Another restore may have renamed one since the OIDs were read.
+    renamed = {new: oids[old] for old, new in renames}
+    if database_oids(connection, list(renamed)) != renamed:
+        raise RestoreError(
+            f'another restore has replaced database "{renames[0][0]}" in the meantime',
+            hint="Check which of the two is wanted; a retry of the same task recognizes its own.",
+        )
 
 
 def dropped_meanwhile(database: str) -> RestoreError:
