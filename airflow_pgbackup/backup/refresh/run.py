@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.sessions import fetch_value, session, with_option
+from airflow_pgbackup.backup.databases.sessions import session, with_option
 from airflow_pgbackup.backup.leftovers import sweep_leftovers
 from airflow_pgbackup.backup.masking import MaskingKey, MaskingRules
 from airflow_pgbackup.backup.reference import load_evidence, reference_of
@@ -45,8 +45,6 @@ from airflow_pgbackup.repository.layout import check_level
 from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.repository.retention import counts
 from airflow_pgbackup.wording import parameter, setting
-
-_ROLE = "SELECT current_user::text"
 
 
 def refresh(
@@ -210,13 +208,9 @@ def _refreshed(
                 f'database "{target.database}" does not exist',
                 hint=f"Create it once, with its owner: CREATE DATABASE {quoted(target.database)} OWNER role.",
             )
-        role = fetch_value(connection, _ROLE)
-    with session(target.connection, run.cancel) as connection:
-        changed = fetch_value(connection, _ROLE) != role
-    if changed:  # by ALTER DATABASE … SET role
-        own_role = replace(target, connection=with_option(target.connection, f"role={role}"))
-        request = replace(request, target=own_role)
     state = inspect_target(request)
+    own_user = with_option(target.connection, f"role={state.server.user}")  # the database may set another role
+    request = replace(request, target=replace(target, connection=own_user))
     if state.earlier:
         return _completed_earlier(request, state, keep)
     as_path = request.manifest.artifact.format != "custom" or needs_path(request.manifest, request.options)
