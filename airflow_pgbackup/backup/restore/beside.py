@@ -190,10 +190,10 @@ class _BesideRestore:
             "--no-password", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--no-tablespaces",
             "--strict-names", f"--schema={quoted(self._schema)}", f"--file={file}",
         ]  # fmt: skip
-        with session(params, run.cancel) as connection:
-            encoding = fetch_value(connection, "SHOW server_encoding")
-        if not self._schema.isascii() and encoding != "SQL_ASCII":  # which converts nothing
-            options.append("--encoding=UTF8")  # pg_dump takes the name in the encoding of its output
+        if not self._schema.isascii():  # pg_dump takes the name in the encoding of its output
+            with session(params, run.cancel) as connection:
+                if fetch_value(connection, "SHOW server_encoding") != "SQL_ASCII":  # which converts nothing
+                    options.append("--encoding=UTF8")
         argv = [str(client.tool("pg_dump")), *options]
         run_tool(argv, env=client_environment(params), cancel=run.cancel, deadline=run.remaining())
         toc = read_archive_toc(file, "custom", run.check)
