@@ -57,8 +57,9 @@ def diff(
     )
     rows = [counted(before, old), counted(after, new)]
     tables = compare_tables((rows[0], contents[0]), (rows[1], contents[1]), (old.id, new.id))
-    major, same = (versions(old), versions(new)), old.series == new.series
-    definitions = compare_definitions(contents[0], contents[1], major, exactly=same)
+    definitions = compare_definitions(
+        contents[0], contents[1], (versions(old), versions(new)), exactly=old.series == new.series
+    )
     sequences, unknown_data = _split(_compare_data(contents[0], contents[1]))
     extensions, unknown_extensions = _split(compare_extensions(old, new))
     locales, unknown_locales = _split(compare_locales(contents[0], contents[1]))
@@ -92,13 +93,13 @@ def diff(
 def _compare_data(before: Contents | str, after: Contents | str) -> Iterable[PropertyChange | NotCompared]:
     """Compare the data that is not in tables: values of sequences, and large objects, which only the artifact holds."""
     if isinstance(before, str) or isinstance(after, str):
-        yield NotCompared("sequences and large objects", "they are known from two tables of contents only")
+        yield NotCompared("sequences and large objects", "only a table of contents has them")
         return
     for name in sorted({*before.sequences} & {*after.sequences}):
         if before.sequences[name] != after.sequences[name]:
             yield PropertyChange(name, before.sequences[name], after.sequences[name])
     if before.large_objects or after.large_objects:
-        yield NotCompared("content of large objects", "it is known from the data only")
+        yield NotCompared("content of large objects", "only the data of the artifact shows it")
 
 
 def last_two(repository: Repository, series: Series, *, before: str | None = None) -> tuple[Evidence, Evidence]:

@@ -205,7 +205,7 @@ def test_data_that_is_not_in_tables(here: Repository, database: ConnectionParams
     found = run(here, before, backup(database, here))
     assert found.sequences == (PropertyChange("public.ticket", "1, not used yet", "1000"),)
     assert ("dropped", "MATERIALIZED VIEW DATA", "public.shelf") in definitions(found)
-    assert skipped(found)["content of large objects"] == "it is known from the data only"
+    assert skipped(found)["content of large objects"] == "only the data of the artifact shows it"
 
 
 def test_a_plain_dump_has_rows_but_no_definitions(here: Repository, database: ConnectionParams) -> None:
