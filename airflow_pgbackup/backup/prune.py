@@ -177,7 +177,7 @@ class _Prune:
         """Find the sets of which no backup stays."""
         if self.server_sets is not None:
             self.sets = self.server_sets.without_backups(
-                one.backup for one in self.decisions if one.keep or (one.backup.series, one.backup.id) in self.stayed
+                one.backup for one in self.decisions if one.keep or one.backup.identity in self.stayed
             )
 
     def _only_locked(self) -> list[Backup]:
@@ -257,7 +257,7 @@ class _Prune:
         yield from ((one.key, partial(self.repository.remove_unfinished, [one])) for one in self.temporary)
 
     def _unless_pinned(self, decision: Decision) -> Decision:
-        if (decision.backup.series, decision.backup.id) not in self.pinned:
+        if decision.backup.identity not in self.pinned:
             return decision
         return Decision(replace(decision.backup, pinned=True), True, (PINNED,))
 

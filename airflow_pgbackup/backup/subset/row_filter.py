@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, translated_errors
+from airflow_pgbackup.backup.databases.sessions import Session, fetch_column, fetch_value, translated_errors
 from airflow_pgbackup.backup.subset.selection import Table
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.postgres.connection.server_errors import server_message
@@ -79,10 +79,10 @@ class RowFilter:
         if not self._leaves:
             return {}
         with translated_errors("dropping triggers that select rows"):
-            ignored: dict[Table, int] = {}
-            for number, table in enumerate(self._leaves):
-                query = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {SCHEMA}.ignored_{number}"  # noqa: S608
-                ignored[table] = ignored.get(table, 0) + fetch_column(connection, encoded(query))[0]
+            query = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {SCHEMA}.ignored_"  # noqa: S608
+            ignored: dict[Table, int] = {
+                table: fetch_value(connection, encoded(f"{query}{number}")) for number, table in enumerate(self._leaves)
+            }
             connection.execute(encoded(f"DROP SCHEMA {SCHEMA} CASCADE"))
         return ignored
 
