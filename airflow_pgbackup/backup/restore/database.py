@@ -51,8 +51,10 @@ from airflow_pgbackup.backup.restore.target_state import CREATEDB_HINT, TargetSt
 from airflow_pgbackup.errors import DeadlineExceeded, RestoreError, ToolError, ToolKilled
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.definitions.database import DatabaseProperties
+from airflow_pgbackup.text import first_of
 from airflow_pgbackup.wording import parameter
 
+_NAMED = 20
 _SAME_OWNER = (
     "SELECT old.datdba OPERATOR(pg_catalog.=) new.datdba FROM pg_catalog.pg_database AS old, "
     "pg_catalog.pg_database AS new WHERE old.datname = %s AND new.datname = %s"
@@ -239,7 +241,7 @@ class _DatabaseRestore:
             self._request.apply_globals(self._globals, self._maintenance, outcome)
         restore = self._into_new_database if self._strategy.new_database else self._in_place
         if created := [*self._globals.created, *self._globals.tablespaces]:
-            with state_in_errors(f"roles and tablespaces were created: {', '.join(created)}", self._run.log):
+            with state_in_errors(f"roles and tablespaces were created: {first_of(created, _NAMED)}", self._run.log):
                 restore(outcome)
         else:
             restore(outcome)
