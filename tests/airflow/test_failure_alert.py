@@ -472,7 +472,7 @@ def test_an_error_of_any_length_becomes_a_short_cause() -> None:
     assert len(message.html) < 1200
 
 
-def test_each_call_renders_anew(mail: Any) -> None:
+def test_each_call_renders_its_own_context(mail: Any) -> None:
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
     alert = FailureAlert(SmtpNotifier(to="a@b", from_email="c@d", subject="{{ pgbackup.cause }}", html_content="x"))
