@@ -18,11 +18,8 @@ IMPORT = "from airflow_pgbackup.operators.check import PgBackupCheckOperator\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> str:
-    from airflow_pgbackup.repository.open import open_repository
-
-    open_repository((tmp_path / "repository").as_uri()).init()
-    return (tmp_path / "repository").as_uri()
+def folder(folder: Path) -> str:
+    return folder.as_uri()
 
 
 @pytest.fixture

@@ -38,16 +38,6 @@ def database(
     return params
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An initialized repository; DAGs find its URI in LOCAL."""
-    from airflow_pgbackup.repository.open import open_repository
-
-    folder = tmp_path / "repository"
-    open_repository(folder.as_uri()).init()
-    return folder
-
-
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 

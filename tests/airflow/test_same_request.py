@@ -135,11 +135,8 @@ def databases(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> str:
-    from airflow_pgbackup.repository.open import open_repository
-
-    open_repository((tmp_path / "repository").as_uri()).init()
-    return (tmp_path / "repository").as_uri()
+def folder(folder: Path) -> str:
+    return folder.as_uri()
 
 
 def dump(folder: str, name: str) -> dict[str, object]:
