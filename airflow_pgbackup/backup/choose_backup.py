@@ -209,18 +209,18 @@ def _latest(
     minimum_level: str | None,
     say: Callable[[str], None],
 ) -> Evidence:
-    skipped: list[str] = []
+    skipped: list[tuple[str, str]] = []
     for backup, read in _newest_first(repository, listed, minimum_level):
         if read and counts(read.backup, minimum_level):
-            for line in skipped[:_MOST_NAMED]:
-                say(f"warning: newer backup {wanted}/{line}; using {read.backup.id}")
+            for id, why in skipped[:_MOST_NAMED]:
+                say(f"warning: newer backup {wanted}/{id} {why}; using {read.backup.id}")
             if len(skipped) > _MOST_NAMED:
                 say(f"warning: {counted(len(skipped) - _MOST_NAMED, 'more newer backup')} of {wanted} cannot be used")
             return read
-        skipped.append(f"{backup.id} {_reason(backup, read)}")
+        skipped.append((backup.id, _reason(backup, read)))
     state = f"is verified at level {minimum_level}" if minimum_level else "can be used"
     raise BackupNotFound(
-        f"no backup of {wanted} in {repository.uri} {state}; the newest of {len(listed)}, {skipped[0]}",
+        f"no backup of {wanted} in {repository.uri} {state}; the newest of {len(listed)}, {', '.join(skipped[0])}",
         hint=f"Verify a backup with {command('verify')}, or give its id, such as {listed[0].id}, to use it in any "
         "state.",
     )

@@ -242,7 +242,7 @@ def test_latest_is_the_newest_verified_one_and_a_newer_one_is_named(
     first = dump()
     none = run("show", here, series)
     assert none.returncode == EXIT_STATUS["failed"]
-    assert f"is verified at level integrity; the newest of 1, {first} is not verified yet" in none.stderr
+    assert f"is verified at level integrity; the newest of 1, {first}, is not verified yet" in none.stderr
     assert f"such as {first}" in none.stderr
     assert as_json(run("show", here, series, first, "--json"))["state"] == "written"
     assert as_json(run("verify", here, series, "--json"))["id"] == first, "what is not verified yet is to be verified"

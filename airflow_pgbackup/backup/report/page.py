@@ -36,8 +36,8 @@ def as_text(report: Report) -> list[str]:
         if numbers := sets(each):
             lines.append(f"  backup sets: {numbers}")
         lines += [f"  note: {text(note)}" for note in each.overview.notes]
-    if open_points := not_proven(report):
-        lines += ["", "Not proven:", *(f"  {point}" for point in open_points)]
+    if problems := open_problems(report):
+        lines += ["", "Open problems:", *(f"  {problem}" for problem in problems)]
     return lines
 
 
@@ -49,12 +49,12 @@ def as_html(report: Report, *, picture: str | None = None) -> str:
     return (
         _templates()
         .get_template("report.html")
-        .render(report=report, picture=picture, most=MOST_ROWS, not_proven=not_proven(report))
+        .render(report=report, picture=picture, most=MOST_ROWS, open_problems=open_problems(report))
     )
 
 
-def not_proven(report: Report) -> list[str]:
-    """Return what the backups of the period do not prove, one clause for each kind; empty if there is nothing."""
+def open_problems(report: Report) -> list[str]:
+    """Return what keeps the period from proving that all can be restored, one clause for each kind of problem."""
     series = [one for each in report.repositories for one in each.series if one.status.status != "dropped"]
     failed = sum(one.failed for one in series)
     undecided = sum(one.not_proven for one in series)
@@ -67,7 +67,7 @@ def not_proven(report: Report) -> list[str]:
         (unknown, f"{counted(unknown, 'note')} on backup sets: other databases may have no backup"),
         (failed, f"{counted(failed, 'backup')} failed verification"),
         (undecided, f"{counted(undecided, 'backup')} could not be verified: the result is not proven"),
-        (unverified, f"{counted(unverified, 'backup')} not verified"),
+        (unverified, f"{counted(unverified, 'backup')} unverified"),
         (unrehearsed, f"{unrehearsed} of {len(series)} series not rehearsed in this period"),
     )
     return [says for number, says in points if number]

@@ -148,7 +148,7 @@ def test_an_empty_repository_beside_another(repository: Repository, tmp_path: Pa
     found = see(repository, wiped)
     assert found.sentence.endswith(" less than 26 h old. 1 repository has no backup.")
     assert not found.all_restorable
-    assert as_text(found)[-2:] == ["Not proven:", "  1 repository has no backup"]
+    assert as_text(found)[-2:] == ["Open problems:", "  1 repository has no backup"]
     assert see(repository).all_restorable
 
 
@@ -221,7 +221,7 @@ def test_a_name_that_the_font_lacks_is_drawn_escaped(repository: Repository) -> 
     assert plot(see(repository)).startswith(b"\x89PNG")
 
 
-def test_what_was_not_proven_comes_last(repository: Repository, tmp_path: Path) -> None:
+def test_open_problems_come_last(repository: Repository, tmp_path: Path) -> None:
     add(repository, "app", HOUR, "archive-pass")
     add(repository, "lost", HOUR, "archive-fail")
     add(repository, "lost", DAY, "archive-notproven")
@@ -231,19 +231,19 @@ def test_what_was_not_proven_comes_last(repository: Repository, tmp_path: Path) 
         "1 repository could not be read: their backups are unknown",
         "1 backup failed verification",
         "1 backup could not be verified: the result is not proven",
-        "1 backup not verified",
+        "1 backup unverified",
         "2 of 2 series not rehearsed in this period",
     ]
-    assert as_text(found)[-6:] == ["Not proven:", *(f"  {one}" for one in says)]
+    assert as_text(found)[-6:] == ["Open problems:", *(f"  {one}" for one in says)]
     assert all(f"<li>{one}</li>" in as_html(found) for one in says)
 
 
-def test_nothing_is_left_to_prove(repository: Repository) -> None:
+def test_a_report_without_open_problems(repository: Repository) -> None:
     add(repository, "app", HOUR, "archive-pass", "restore-pass")
     found = see(repository)
     assert found.all_restorable
-    assert "Not proven" not in as_html(found)
-    assert "Not proven:" not in as_text(found)
+    assert "Open problems" not in as_html(found)
+    assert "Open problems:" not in as_text(found)
 
 
 def test_a_long_report_is_bounded(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
