@@ -54,7 +54,7 @@ _FOREIGN_KEY_QUERY = """
             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.n ORDER BY i)
     FROM pg_constraint f JOIN pg_class t ON t.oid = f.conrelid JOIN pg_namespace n ON n.oid = t.relnamespace
     JOIN pg_class r ON r.oid = f.confrelid JOIN pg_namespace m ON m.oid = r.relnamespace
-    WHERE f.contype = 'f'
+    WHERE f.contype = 'f' AND t.relpersistence <> 't'
 """
 _CHECK_QUERY = """
     SELECT n.nspname, t.relname, c.conname, a.attname
