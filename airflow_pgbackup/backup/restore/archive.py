@@ -140,11 +140,6 @@ class ArchiveLoader:
         """Whether the restore drops existing objects before it creates them."""
         return self._options.clean
 
-    @property
-    def objects(self) -> int:
-        """The number of entries to restore."""
-        return len(self.entries)
-
     @cached_property
     def properties(self) -> DatabaseProperties:
         """Properties of the dumped database that options do not exclude; with no_owner, option role is its owner."""

@@ -272,10 +272,12 @@ class _DatabaseRestore:
             if marker:
                 set_marker(self._run, connection, marker)
             after = self._request.finish(connection)
-        objects, rows = after.objects - before.objects, None if after.rows is None else after.rows - (before.rows or 0)
         if target.mode == "into_existing" and self._loader.drops:  # what was dropped counted before
-            objects, rows = self._loader.objects, None
-        outcome.add(target.database, replace(after, objects=objects, rows=rows))
+            counts = replace(after, rows=None)
+        else:
+            rows = None if after.rows is None else after.rows - (before.rows or 0)
+            counts = replace(after, objects=after.objects - before.objects, rows=rows)
+        outcome.add(target.database, counts)
 
     def _into_new_database(self, outcome: RestoreOutcome) -> None:
         request, run, target = self._request, self._run, self._target

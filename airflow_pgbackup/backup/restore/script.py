@@ -88,11 +88,6 @@ class ScriptLoader:
         return self.contents.style.drops
 
     @property
-    def objects(self) -> int:
-        """The number of statements that create objects."""
-        return self.contents.sections[0].objects
-
-    @property
     def properties(self) -> DatabaseProperties:
         return self.contents.sections[0].properties
 
