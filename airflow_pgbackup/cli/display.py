@@ -32,5 +32,5 @@ def age(moment: datetime) -> str:
 
 
 def facts(named: Iterable[tuple[str, str]]) -> list[Text]:
-    """Return lines of a name and a value each."""
+    """Return a line for each name and its value."""
     return [Text.assemble(styled(f"{name:<10}", "bold"), styled(value, "")) for name, value in named]

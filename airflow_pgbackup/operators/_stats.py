@@ -38,7 +38,6 @@ def measured(task: Any, figures: TaskFigures) -> Iterator[dict[str, object]]:
     and ``.rows`` and ``.restore_duration`` where they were measured; ``dump`` is the name of the operator's module.
 
     :param figures: what the work measures; complete when it has succeeded.
-
     :raises BaseException: what the work raises.
     """
     result: dict[str, object] = {}

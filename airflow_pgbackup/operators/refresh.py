@@ -60,7 +60,7 @@ class PgRefreshOperator(PgBackupOperator):
         ``postgres``, then ``template1``.
     :param allow_older_server: restore a dump of a newer major version of PostgreSQL, which may fail.
     :param plan_only: a dry run: read and check the backup and the target, log and return what would be done, and change
-        nothing. Masking rules and the expressions of a subset are checked when definitions have been restored.
+        nothing. It does not check masking rules and the expressions of a subset, which need the restored definitions.
     :param deadline: a limit for the refresh as a whole, in seconds or as a timedelta; None means no limit.
     """
 
