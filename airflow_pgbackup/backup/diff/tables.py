@@ -46,7 +46,7 @@ def counted(evidence: Evidence, manifest: Manifest) -> Counted | None:
     else as they were counted in the source. None where neither was done."""
     # The options of an adopted dump are not known.
     complete = "adopted_from" not in manifest.origin and not any(map(manifest.options.get, _LEAVE_OUT_ROWS))
-    looks = [each for each in evidence.verifications if each.level in _COUNTING]
+    looks = [each for each in evidence.verifications if each.level in _COUNTING and each.lists_tables]
     looks = [each for each in looks if each.tables or (complete and each.result == "pass")]
     looks = [each for each in looks if each.result == "pass"] or looks
     if looks:

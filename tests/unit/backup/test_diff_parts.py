@@ -28,7 +28,7 @@ from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.local.repository import LocalRepository
 from airflow_pgbackup.repository.manifest import Manifest, RowCount
-from airflow_pgbackup.repository.verification import TableResult, Verification
+from airflow_pgbackup.repository.verification import UNLISTED, Check, TableResult, Verification
 
 AT = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
 PLAIN = "a plain dump has no table of contents"
@@ -172,6 +172,8 @@ def test_a_verified_backup_without_rows_is_counted(manifest: Manifest) -> None:
     assert found is not None
     assert found.rows == {}
     assert counted(evidence, replace(manifest, options={"inserts": True})) is None
+    unlisted = replace(evidence.verifications[0], checks=(Check(UNLISTED, "pass", None),))
+    assert counted(Evidence(backup, manifest, (unlisted,)), manifest) is None, "too many tables for its file"
 
 
 def test_rows_are_those_of_the_newest_verification(manifest: Manifest) -> None:
