@@ -65,6 +65,7 @@ PARTS = {
         ("backup/verify.py", "backup/verification_run.py", "backup/checked.py"),
         (
             "tests/unit/backup/test_checked.py",
+            "tests/unit/backup/test_lost_verdicts.py",
             "tests/unit/backup/test_verification_run.py",
             "tests/integration/backup/test_verify.py",
         ),
