@@ -109,7 +109,8 @@ def require_given(task: Any, lost: Sequence[str]) -> None:
             raise _invalid(name, value, "Pass text.")
         if name == "rules" and value is not None and not isinstance(value, str | PathLike):
             raise _invalid(name, value, "Pass the path of a file.")
-        if name in _LISTS and not _is_list(value) and (value, name) != (None, "databases"):  # None: all databases
+        means_all = value is None and name == "databases"
+        if name in _LISTS and not means_all and not _is_list(value):
             raise _invalid(name, value, "Pass a list.")
         if name in _LISTS and isinstance(value, Collection):  # an iterator would be used up
             for item in value:
