@@ -116,7 +116,7 @@ def _check(dag_id: str, conf: Mapping[str, str], setting: str, default: Mapping[
                 409,
                 f"DAG {dag_id} does not exist",
                 f"Add it to Airflow's DAGs, or set {setting} to the id of one that takes {', '.join(conf)}. "
-                "The examples of airflow-pgbackup have one.",
+                "airflow_pgbackup/demo/dags has an example.",
             )
         if model.has_import_errors:
             raise Refused(
@@ -136,6 +136,6 @@ def _check(dag_id: str, conf: Mapping[str, str], setting: str, default: Mapping[
                 409,
                 f"DAG {dag_id} declares no param {', '.join(missing)}",
                 "Without it the run would work on something else than this backup. Declare it in the DAG, or set "
-                f"{setting} to another. airflow-pgbackup has examples.",
+                f"{setting} to another.",
             )
         return given
