@@ -101,7 +101,7 @@ def check_grants(db: InspectedDatabase, selection: Selection, options: DumpOptio
     _row_security(db, user, with_rows, getattr(options, "enable_row_security", False))
     if selection.large_objects:
         _large_objects(db, user)
-    if selection.schemas is None and selection.tables is None:
+    if selection.schemas is None and selection.tables is None and not getattr(options, "extensions", ()):
         _omitted(db, user, options)
     _foreign(db, [one.name for one in with_rows if one.kind == "f" and not one.fetched])
     if in_recovery and (unlogged := [one.name for one in with_rows if one.unlogged and one.kind == "r"]):

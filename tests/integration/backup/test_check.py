@@ -580,7 +580,8 @@ def test_user_mappings_and_foreign_tables(own: PostgresServer, here: Repository,
     assert found["foreign_tables"].objects == ("public.far_away",)
     assert list(checked(database, here)) == ["foreign_tables"]
     assert checked(database, here, options=DumpOptions(schema_only=True)) == {}
-    assert list(checked(reader, here, options=DumpOptions(schemas=["public"]))) == ["foreign_tables"]
+    for options in (DumpOptions(schemas=["public"]), DumpOptions(extensions=["plpgsql"])):
+        assert list(checked(reader, here, options=options)) == ["foreign_tables"]
     run(database, "create server near foreign data wrapper w", "create foreign table nearby (a int) server near")
     found = checked(person(database), here, options=DumpOptions(include_foreign_data=["f*"]))
     assert found["table_select"].objects == ("public.far_away",)
