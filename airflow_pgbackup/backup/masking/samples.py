@@ -59,7 +59,7 @@ def sample_values(blocks: Iterable[CopyBlock], masking: Masking) -> Samples:
     """Return values of masked columns from the COPY streams of an archive.
 
     Of each column they are a random choice, the same for the same archive. No value is shorter than 6 bytes, and none
-    consists of words that fakes are made of only. Values that are not UTF-8 are left out, except for ASCII ones.
+    consists only of words that fakes are made of. Values that are not UTF-8 are left out, except for ASCII ones.
 
     :param blocks: as :meth:`.ArchiveReader.blocks` yields them; read to its end.
     :param masking: after :meth:`.Masking.check_columns` or :meth:`.Masking.install`.
