@@ -119,20 +119,13 @@ class ServerSets:
 
     def kept(self) -> dict[tuple[Series, str], str]:
         """Return the members of the newest complete sets of each server, with the reason why they are kept."""
-        kept = {
-            member.identity: f"in set {one.id}, in which one backup cannot be read"
-            for one in self._unread
-            for member in one.members
-        }
-        kept |= {
-            member.identity: f"in the newest complete set {one.id} that has all its backups"
-            for one in self.newest_usable.values()
-            for member in one.members
-        }
-        return kept | {
-            member.identity: f"in the newest complete set {one.id}"
-            for one in self.newest_complete.values()
-            for member in one.members
+        reasons: tuple[tuple[str, Iterable[BackupSet]], ...] = (  # the last one counts
+            ("in set {}, in which one backup cannot be read", self._unread),
+            ("in the newest complete set {} that has all its backups", self.newest_usable.values()),
+            ("in the newest complete set {}", self.newest_complete.values()),
+        )
+        return {
+            member.identity: reason.format(one.id) for reason, sets in reasons for one in sets for member in one.members
         }
 
     def usable_members(self) -> dict[tuple[Series, str], SetMember]:
