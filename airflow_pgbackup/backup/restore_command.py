@@ -92,9 +92,8 @@ def restore_command_of(manifest: Manifest, *, decrypted: bool = False) -> str:
         )
         for create in (False, True)
     )
-    # Commands of earlier versions did not test a compressed file. Its name is before psql's, so the rest says enough.
-    end = creating.rpartition(" && ")[2] if artifact.compressed_around else creating
-    return creating if manifest.restore_command.endswith(end) else without
+    last = creating.rpartition(" && ")[2]  # which names the database
+    return creating if manifest.restore_command.endswith(last) else without
 
 
 def _path(name: str) -> str:
