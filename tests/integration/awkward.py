@@ -204,6 +204,7 @@ KINDS = {
             "create materialized view m as select count(*) from pg_stat_statements",
         ),
         extension="pg_stat_statements",
+        found=("superuser_only",),
     ),
     "icu collation": Awkward(
         "a column with an ICU collation",
@@ -232,6 +233,7 @@ KINDS = {
         found=(
             "foreign_tables",
             "foreign_views",
+            "superuser_only",
         ),
     ),
     "many large objects": Awkward(

@@ -94,10 +94,15 @@ def check_database(
     _client_encoding(db, options)
     _locked(db, selection, options, settings)
     _prepared(db)
-    if isinstance(options, DumpOptions) and options.format == "plain" and not options.create:
+    if not has_database_properties(options):
         _not_in_plain(db)
     if installed is not None:
         _extensions(db, installed)
+
+
+def has_database_properties(options: DumpOptions | DumpAllOptions) -> bool:
+    """Return whether the dump contains the settings, privileges and tablespace of the database itself."""
+    return isinstance(options, DumpAllOptions) or options.format != "plain" or options.create
 
 
 def _connection_limit(db: InspectedDatabase, options: DumpOptions | DumpAllOptions) -> None:

@@ -17,6 +17,7 @@ from airflow_pgbackup.backup.check.objects import check_objects
 from airflow_pgbackup.backup.check.restorability_problems import report_problem
 from airflow_pgbackup.backup.check.rows import check_rows
 from airflow_pgbackup.backup.check.selection_dependencies import check_selection_dependencies
+from airflow_pgbackup.backup.check.superuser_objects import check_superuser_objects, check_tablespaces
 from airflow_pgbackup.backup.check.transport import check_keepalives
 from airflow_pgbackup.backup.databases.inspection import InspectedDatabase
 from airflow_pgbackup.backup.databases.selection import Selection
@@ -53,11 +54,14 @@ def check_restorability(
     options: DumpOptions | DumpAllOptions,
     rehearsal: Mapping[str, str] | None,
     *,
+    managed: bool,
     scan_rows: bool = False,
 ) -> None:
     """Check one database. It changes the session's search_path, so it comes last.
 
     :param rehearsal: as for :func:`.extensions.check_extensions`.
+    :param managed: the server belongs to a managed service, which lets its administrators, who are no superusers,
+        create some of what only a superuser may create elsewhere.
     :param scan_rows: also read all tables, and search for rows that a restore would reject.
     """
     check_encoding(db)
@@ -67,6 +71,9 @@ def check_restorability(
     if selection.rows:
         check_functions(db, selection)
     check_objects(db, selection, options)
+    if not managed:
+        check_superuser_objects(db, selection, options)
+    check_tablespaces(db, selection, options)
     check_extensions(db, rehearsal)
     check_locks(db, selection)
     if isinstance(options, DumpOptions):

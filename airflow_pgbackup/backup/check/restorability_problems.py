@@ -346,6 +346,33 @@ _ALL = (
         objects=("everything",),
     ),
     RestorabilityProblem(
+        code="superuser_only",
+        message="the database has objects that only a superuser may create: {}",
+        consequence="only a superuser can restore them",
+        hint="Restore as a superuser, let one create extensions in the target first, or exclude the objects with "
+        "pg_restore --use-list: {}.",
+        example=(
+            "CREATE FUNCTION same(text, text) RETURNS bool LANGUAGE sql IMMUTABLE LEAKPROOF AS 'SELECT $1 = $2'",
+            "CREATE CAST (text AS jsonb) WITH INOUT",
+        ),
+        fix=("ALTER FUNCTION same NOT LEAKPROOF", "DROP CAST (text AS jsonb)"),
+        objects=("LEAKPROOF function public.same(text,text)", "cast text AS jsonb"),
+    ),
+    RestorabilityProblem(
+        code="tablespaces",
+        message="the database uses tablespaces: {}",
+        consequence="a restore fails on a server without them",
+        hint="Create them on every server that restores, or restore with {options[no_tablespaces]}: {}.",
+        example=(
+            "SET allow_in_place_tablespaces = on",
+            "CREATE TABLESPACE fast LOCATION ''",
+            "CREATE TABLE hot (id int) TABLESPACE fast",
+        ),
+        fix=("ALTER TABLE hot SET TABLESPACE pg_default",),
+        objects=("fast",),
+        condition="the SET makes a directory unnecessary",
+    ),
+    RestorabilityProblem(
         code="subscriptions_disabled",
         message="subscriptions are active: {}",
         consequence="they are restored disabled and without a replication slot, so nothing is replicated",
@@ -362,7 +389,7 @@ _ALL = (
     RestorabilityProblem(
         code="libraries",
         message="C functions outside of extensions use libraries: {}",
-        consequence="CREATE FUNCTION fails on a server without the library",
+        consequence="CREATE FUNCTION fails on a server without the library, and for a role that is not a superuser",
         hint="Install the library on every server that restores, or package it as an extension: {}.",
         example=("CREATE FUNCTION suppress() RETURNS trigger LANGUAGE c AS '$libdir/dict_snowball', 'dsnowball_init'",),
         fix=("DROP FUNCTION suppress",),

@@ -158,13 +158,14 @@ class _Check:
         for name in filter(is_utf8, databases):  # we pass names to libpq as UTF-8; the others are findings already
             self.say(f"checking database {name}")
             try:
-                self._database(self.connection.with_database(name), installed)
+                self._database(self.connection.with_database(name), source, installed)
             except ConnectError as error:
                 self.findings.add_error("connect", error, _HINT, database=name)
 
-    def _database(self, connection: ConnectionParams, installed: Mapping[str, str] | None) -> None:
+    def _database(self, connection: ConnectionParams, source: Source, installed: Mapping[str, str] | None) -> None:
         with inspect_database(connection, self.findings, role=self.options.role, cancel=self.cancel) as db:
             selection = select(db, self.options)
             check_grants(db, selection, self.options)
             check_database(db, selection, self.options, self.settings, installed)
-            check_restorability(db, selection, self.options, installed, scan_rows=self.scan_rows)
+            managed = source.limits.service is not None
+            check_restorability(db, selection, self.options, installed, managed=managed, scan_rows=self.scan_rows)

@@ -575,11 +575,11 @@ def test_user_mappings_and_foreign_tables(own: PostgresServer, here: Repository,
     )  # fmt: skip
     reader = person(database, "", "grant pg_read_all_data to {}")
     found = checked(reader, here)
-    assert list(found) == ["user_mappings", "foreign_tables"]
+    assert list(found) == ["user_mappings", "foreign_tables", "superuser_only"]
     assert found["user_mappings"].objects == ("public on far",)
     assert found["foreign_tables"].objects == ("public.far_away",)
-    assert list(checked(database, here)) == ["foreign_tables"]
-    assert checked(database, here, options=DumpOptions(schema_only=True)) == {}
+    assert list(checked(database, here)) == ["foreign_tables", "superuser_only"]
+    assert list(checked(database, here, options=DumpOptions(schema_only=True))) == ["superuser_only"]
     for options in (DumpOptions(schemas=["public"]), DumpOptions(extensions=["plpgsql"])):
         assert list(checked(reader, here, options=options)) == ["foreign_tables"]
     run(database, "create server near foreign data wrapper w", "create foreign table nearby (a int) server near")
@@ -634,17 +634,18 @@ def test_extensions_that_a_rehearsal_would_lack(own: PostgresServer, here: Repos
     share = own.bin_dir.parent / "share" / "postgresql" / "extension"
     name = f"gone_{secrets.token_hex(4)}"
     control, script = share / f"{name}.control", share / f"{name}--1.sql"
-    control.write_text("default_version = '1'\n")
+    control.write_text("default_version = '1'\ntrusted = true\n")
     script.write_text("create function f() returns int language sql as 'select 1';\n")
     try:
         database = fresh_database(own, None, f"create extension {name}", "create extension vector")
-        assert checked(database, here) == {}
+        assert list(checked(database, here)) == ["superuser_only"]
     finally:
         control.unlink()
         script.unlink()
     found = checked(database, here)
-    assert list(found) == ["extensions"]
+    assert list(found) == ["extensions", "superuser_only"]
     assert found["extensions"].objects == (name,)
+    assert found["superuser_only"].objects == ("untrusted extension vector",)
 
 
 # -- the repository

@@ -92,7 +92,7 @@ def test_a_cluster_dump_lists_what_the_service_keeps(server: PostgresServer, her
     customer = disguise(server, service)
     found = {one.code: one for one in check(connection=customer, server="db", options=DumpAllOptions())}
     assert found["managed_service"].severity == "warning"
-    assert {"role_passwords", "database_connect"}.isdisjoint(found)
+    assert {"role_passwords", "database_connect", "superuser_only"}.isdisjoint(found)
     for database in service.databases:
         assert f"database {database} (belongs to {name})" in found["managed_service"].objects
 
