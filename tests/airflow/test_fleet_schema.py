@@ -246,6 +246,27 @@ def test_copies_need_another_repository(upload_to: str) -> None:
     assert read_fleet({"servers": {"crm": {**server, "upload_aws_conn_id": "other_store"}}})
 
 
+def test_a_retention_of_copies_needs_copies(problems: Problems) -> None:
+    text = """
+defaults: {repository: "s3://aa/b", upload_retention: {keep_last: 9}}
+groups: {all: {upload_retention: {keep_last: 9}}, nobody: {upload_retention: {keep_last: 9}}}
+servers:
+  crm: {group: all}
+  erp:
+    upload_retention: {keep_last: 9}
+"""
+    wrong = "upload_retention: there are no copies without upload_to; set it, or leave this out"
+    assert problems(text) == [
+        f"fleet.yaml:2: defaults.{wrong}",
+        f"fleet.yaml:3: groups.all.{wrong}",
+        f"fleet.yaml:7: servers.erp.{wrong}",
+    ]
+    # Where one server has copies, the others need not set it to null.
+    assert problems(text.replace("{group: all}", "{group: all, upload_to: 's3://cc/d'}")) == [
+        f"fleet.yaml:7: servers.erp.{wrong}"
+    ]
+
+
 def test_two_dags_of_one_id_are_refused(problems: Problems) -> None:
     assert problems(
         """

@@ -256,7 +256,9 @@ class Settings(Part):
     level: Literal["integrity", "archive", "restore"] = Field(default="archive", description="of the verification")
     verify_while_dumping: bool = Field(default=False, description="decode each dump while it is written")
     retention: Retention | None = Field(default=None, description="null: nothing is deleted")
-    upload_retention: Retention | None = Field(default=None, description="of the copies; null: the same as retention")
+    upload_retention: Retention | None = Field(
+        default=None, description="of the copies in upload_to; null: the same as retention"
+    )
     drill: Drill | None = Field(default=None, description="null: no rehearsals")
     freshness: Freshness | None = Field(default=None, description="null: no check that recent backups exist")
     alerts: Alerts = Field(default=Alerts(), description="whom to notify, once for each run")

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from airflow_pgbackup.errors import ConfigurationError, OptionError
+from airflow_pgbackup.pipelines.fleet.check_servers import check_copies, check_servers
 from airflow_pgbackup.pipelines.fleet.model import (
     WITHOUT_IMPORTS,
     Alerts,
@@ -23,9 +24,7 @@ from airflow_pgbackup.pipelines.fleet.model import (
     Server,
     Settings,
     in_words,
-    place_of,
 )
-from airflow_pgbackup.pipelines.fleet.selection import named_databases
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.layout import artifact_name
 from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
@@ -110,7 +109,7 @@ def read_fleet(source: Path | Mapping[str, Any], *, imports: bool = True) -> dic
     if secrets or problems:
         raise origin.error([*secrets, *problems])
     servers = {name: _resolve(fleet, name, server or Server()) for name, server in fleet.servers.items()}
-    if problems := list(_check_servers(servers)):
+    if problems := [*check_servers(servers), *check_copies(fleet, servers)]:
         raise origin.error(problems)
     return servers
 
@@ -142,26 +141,6 @@ def _resolve(fleet: Fleet, name: str, server: Server) -> Server:
     # Also for a null, which undoes the connection of the group.
     given["postgres_conn_id"] = given.get("postgres_conn_id") or name
     return Server.model_construct(**given)
-
-
-def _check_servers(servers: Mapping[str, Server]) -> Iterator[Problem]:
-    for name, server in servers.items():
-        if server.repository is None:
-            yield Problem(("servers", name), "no repository; set it here, in the group or in defaults")
-        elif server.upload_to is not None and _copies_into_itself(server):
-            yield Problem(("servers", name), "upload_to is the repository itself; copies need another one")
-        if named_databases(server.databases, server.exclude) == []:
-            yield Problem(("servers", name, "exclude"), "leaves no database to back up")
-        for part in ("drill", "freshness"):
-            if (other := f"{name}_{part}") in servers and getattr(server, part) is not None:
-                yield Problem(("servers", other), f"its DAG would have the id of the {part} of {name}; rename it")
-
-
-def _copies_into_itself(server: Server) -> bool:
-    """Return whether copies would go into the server's own repository. Another connection may be another store."""
-    place = place_of(str(server.upload_to))
-    same_store = server.aws_conn_id == server.upload_aws_conn_id or (isinstance(place, tuple) and place[0] == "file")
-    return same_store and place == place_of(str(server.repository))
 
 
 def _check_groups(content: Any, layers: Mapping[Keys, Mapping[str, Any]]) -> Iterator[Problem]:
