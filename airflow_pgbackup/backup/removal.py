@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from airflow_pgbackup.errors import AlreadyExists, BackupNotFound, ConfigurationError, RepositoryError
+from airflow_pgbackup.quantities import span_text
 from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.catalogue import PIN_FILE, Backup, Leftover, read_manifest
 from airflow_pgbackup.repository.entry import Entry
@@ -39,7 +40,7 @@ def check_grace(grace: timedelta) -> None:
     if require_timedelta("grace", grace) < LEAST_GRACE:
         raise ConfigurationError(
             f"invalid {parameter('grace')} {grace}",
-            hint=f"Give at least {LEAST_GRACE}: a shorter grace period deletes files of a running dump.",
+            hint=f"Give at least {span_text(LEAST_GRACE)}: a shorter grace period deletes files of a running dump.",
         )
 
 

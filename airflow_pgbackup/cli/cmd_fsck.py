@@ -8,6 +8,7 @@ from airflow_pgbackup.cli.arguments import repository_argument
 from airflow_pgbackup.cli.session import Session
 from airflow_pgbackup.cli.vocabulary import EXIT_STATUS
 from airflow_pgbackup.quantities import counted, human_bytes
+from airflow_pgbackup.time_spans import parse_span
 
 
 def run(session: Session) -> None:
@@ -18,6 +19,7 @@ def run(session: Session) -> None:
             read=arguments.read,
             repair=arguments.repair,
             revert=arguments.revert,
+            grace=parse_span(arguments.grace),
             context=session.context,
         )
     if not report.sound:

@@ -42,6 +42,7 @@ def run(session: Session) -> None:
                 policy=policy,
                 dry_run=not arguments.delete,
                 series=SeriesSelection(server=arguments.server),
+                grace=parse_span(arguments.grace),
                 context=replace(session.context, log=done.append),
             )
     except BaseException:

@@ -12,6 +12,7 @@ from airflow_pgbackup.cli.vocabulary import (
     CONNECT,
     CONNECTION,
     DUMP_OPTION,
+    GRACE,
     ID,
     ID_TO_PIN,
     ID_TO_VERIFY,
@@ -358,6 +359,7 @@ COMMANDS = (
             help="count only backups verified at this level (default: archive); none counts all that have not failed",
         ),
         argument("--time-zone", default="UTC", metavar="ZONE", help="time zone of hours and days (default: UTC)"),
+        GRACE,
         argument("--delete", action="store_true", help="delete them"),
     ),
     command(
@@ -452,7 +454,8 @@ COMMANDS = (
         argument(
             "--read", metavar="SHARE", help="also re-hash a share of the files: 5%%, or 3/20 for the third of 20 parts"
         ),
-        argument("--repair", action="store_true", help="remove leftovers that have not grown for 24 hours"),
+        argument("--repair", action="store_true", help="remove the leftovers of crashes"),
+        GRACE,
         argument(
             "--revert",
             action="store_true",

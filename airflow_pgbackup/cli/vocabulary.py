@@ -100,6 +100,12 @@ SCRATCH = (
     "afterwards (default: in a throwaway server on this machine)"
 )
 WORST = "With several backups the exit status is that of the worst result: 3, then 1, then 4, then 0."
+GRACE = argument(
+    "--grace",
+    default="24h",
+    metavar="SPAN",
+    help="how long a leftover of a crash must not have grown before it is removed, at least 1h (default: 24h)",
+)
 ONLY_SERVER = argument("--server", metavar="NAME", help="only the series of this server")
 SERVER = argument("--server", metavar="NAME", help="first part of the series (default: the host's name)")
 JSON = argument("--json", action="store_true", help="print one JSON document, for programs, also after an error")

@@ -186,6 +186,11 @@ def test_a_repair(repository: Repository, run: Run, monkeypatch: pytest.MonkeyPa
     before = run("fsck", repository.uri)
     assert before.returncode == 0
     assert before.stdout.splitlines()[-1] == "0 errors, 1 warning; 1 can be repaired (--repair)"
+    slow = run("fsck", repository.uri, "--repair", "--grace", "4d")
+    assert slow.stdout.startswith(f"note[running] {folder}: no manifest, ")
+    for grace, found in ("4d", []), ("2d", [folder]):
+        pruned = as_json(run("prune", repository.uri, "--keep-last", "9", "--grace", grace, "--json"))
+        assert [one["key"] for one in pruned["leftovers"]] == found
     repaired = run("fsck", repository.uri, "--repair")
     assert repaired.stdout.startswith(f"repaired[incomplete] {folder}: ")
     assert repaired.stdout.splitlines()[-1] == "0 errors, 0 warnings; 1 repaired"

@@ -41,6 +41,18 @@ def test_masking_rules_need_a_database(
     assert "hint: Set --dbname or PGDATABASE." in error
 
 
+@pytest.mark.parametrize("command", ["prune --keep-last 1", "fsck --repair"])
+@pytest.mark.parametrize(
+    ("grace", "says"), [("0h", "Give at least 1 hour: a shorter"), ("30min", "'30min' is not a time span")]
+)
+def test_a_grace_that_is_none(
+    command: str, grace: str, says: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb, *options = command.split()
+    assert main([verb, uri, *options, "--grace", grace]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_help_that_cannot_be_written() -> None:
     with Path("/dev/full").open("w") as full:
         line = [sys.executable, "-c", "import sys; from airflow_pgbackup.cli import main; sys.exit(main())", "--help"]
