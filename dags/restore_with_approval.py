@@ -25,6 +25,7 @@ from airflow.sdk import DAG, Param
 from airflow_pgbackup.operators.restore import PgRestoreOperator
 
 REMOTE = os.environ.get("PGBACKUP_REMOTE", "s3://my-backups/pg")
+AWS_CONN_ID = os.environ.get("PGBACKUP_REMOTE_AWS_CONN_ID", "aws_default")
 SERIES = os.environ.get("PGBACKUP_RESTORABLE", "dvdrental/dvdrental").split(",")
 # User ids in Airflow: names for the simple auth manager, numbers for FAB's. If the list is empty, everybody who may
 # answer required actions of this DAG may approve.
@@ -60,6 +61,7 @@ with DAG(
     params={
         # One value: the Backups page passes the repository that it shows, and another one must be refused.
         "repository": Param(REMOTE, enum=[REMOTE]),
+        "aws_conn_id": Param(AWS_CONN_ID, enum=[AWS_CONN_ID]),
         "series": Param(SERIES[0], enum=SERIES, description="server/database, as in the repository"),
         "backup_id": Param(
             "latest",
@@ -76,6 +78,7 @@ with DAG(
         repository="{{ params.repository }}",
         series="{{ params.series }}",
         backup_id="{{ params.backup_id }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
         postgres_conn_id="dvdrental",
         mode=MODE,
         # jobs=4,  # here and below, if the backups are in custom or directory format
@@ -90,6 +93,10 @@ with DAG(
         response_timeout=timedelta(hours=12),  # without an answer the run fails, and nothing was changed
     )
     restore = PgRestoreOperator(
-        task_id="restore", backup=plan.output["reference"], postgres_conn_id="dvdrental", mode=APPROVED
+        task_id="restore",
+        backup=plan.output["reference"],
+        aws_conn_id="{{ params.aws_conn_id }}",
+        postgres_conn_id="dvdrental",
+        mode=APPROVED,
     )
     plan >> approve >> restore

@@ -96,7 +96,8 @@ def trigger(
         raise Refused(
             400,
             f"DAG {dag_id} refused the backup: {reason}",
-            "Its author lists the repositories and series that it accepts. Have this one added to the DAG's params.",
+            "Its author lists the repositories, series and connections that it accepts. Have the missing one added "
+            "to the DAG's params.",
         ) from None
 
 

@@ -162,13 +162,22 @@ def test_one_named_backup(
     world: str,
     s3: S3Server,
     run_dag: Callable[..., Any],
+    aws_connection: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By hand and from the Backups page: verify_backup.py and rehearse_backup.py."""
     repository = f"s3://{world}/pg"
+    aws_connection("other_account")
+    monkeypatch.setenv("PGBACKUP_AWS_CONN_IDS", "aws_default,other_account")
     monkeypatch.setenv("PGBACKUP_REPOSITORIES", f"s3://another/pg,{repository}")
     made = run_dag(EXAMPLES / "dvdrental_nightly.py", conf={"init": True}).results["upload"]
-    conf = {"repository": repository, "series": made["series"], "backup_id": made["id"]}
+    aws_connection(login="revoked")
+    conf = {
+        "repository": repository,
+        "series": made["series"],
+        "backup_id": made["id"],
+        "aws_conn_id": "other_account",
+    }
     run = run_dag(EXAMPLES / f"{task}_backup.py", conf=conf)
     assert run.states == {"choose": "success", task: "success"}, run.output
     assert (run.results[task]["id"], run.results[task]["verified"]) == (made["id"], level)
@@ -180,6 +189,7 @@ def test_one_named_backup(
         {"backup_id": "latest"},
         {"backup_id": "../../x"},
         {"backup_id": f"{made['id']}/.."},
+        {"aws_conn_id": "not_listed"},
     ):
         with pytest.raises(Exception, match="Invalid input for param"):
             run_dag(EXAMPLES / f"{task}_backup.py", conf=conf | wrong)

@@ -280,6 +280,9 @@ def example(
     monkeypatch.setenv("PGBACKUP_APPROVERS", "dba,head")
     made = run_dag(EXAMPLE.with_name("dvdrental_nightly.py"), conf={"init": True})
     assert set(made.states.values()) == {"success"}, made.output
+    aws_connection("other_account")
+    aws_connection(login="revoked")
+    monkeypatch.setenv("PGBACKUP_REMOTE_AWS_CONN_ID", "other_account")
     with database.connect() as session:
         session.execute("delete from film where id > 10")
         session.execute("insert into actor values (2)")
