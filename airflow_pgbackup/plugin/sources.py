@@ -113,12 +113,12 @@ def _policy(text: str) -> Policy | None:
     hint = f'Give {setting("page_retention")} the parameters of prune as JSON, such as {{"keep_daily": 7}}.'
     try:
         rules = json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{invalid}: {error}", hint=hint) from None
+    except (ValueError, RecursionError):
+        rules = None
     if not isinstance(rules, dict):
         raise ConfigurationError(f"{invalid}: not a JSON object", hint=hint)
     known = {field.name for field in fields(Policy)}
-    for name in rules.keys() - known:
+    for name in sorted(rules.keys() - known):
         raise ConfigurationError(f"{invalid}: unknown parameter {name!r}", hint=did_you_mean(name, known, hint))
     try:
         for name in ("keep_within", "replace_after"):

@@ -239,7 +239,7 @@ def test_the_other_repositories_are_shown_beside_one_that_is_lost(
     [
         ("PAGE_LEVEL", "certain", "page_level"),
         ("PAGE_MAX_AGE", "soon", "page_max_age"),
-        ("PAGE_RETENTION", "{", "page_retention"),
+        ("PAGE_RETENTION", "{", "page_retention is invalid: not a JSON object Give "),
         ("PAGE_RETENTION", '{"keep_daly": 7}', "unknown parameter 'keep_daly' Did you mean 'keep_daily'?"),
         ("PAGE_RETENTION", "[7]", "page_retention is invalid: not a JSON object"),
         ("PAGE_RETENTION", '{"keep_within": "a month"}', "Write hours, days and weeks like 36h, 30d"),
