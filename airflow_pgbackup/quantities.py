@@ -47,8 +47,10 @@ def human_duration(seconds: float) -> str:
 
 
 def human_age(age: timedelta) -> str:
-    """Return an age for people: ``35 min``, ``4 h 10 min``, ``1 d 4 h``. A negative one is ``0 min``."""
-    minutes = max(0, int(age.total_seconds() // 60))
+    """Return an age for people: ``35 min``, ``4 h 10 min``, ``1 d 4 h``; ``under 1 min``, also if negative."""
+    minutes = int(age.total_seconds() // 60)
+    if minutes < 1:
+        return "under 1 min"
     if minutes < 60:
         return f"{minutes} min"
     hours = minutes // 60

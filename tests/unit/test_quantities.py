@@ -41,8 +41,8 @@ def test_durations() -> None:
 
 
 def test_ages() -> None:
-    assert [human_age(timedelta(minutes=each)) for each in (-5, 0, 59, 60, 250, 24 * 60, 1690)] == [
-        *("0 min", "0 min", "59 min", "1 h 0 min", "4 h 10 min", "1 d 0 h", "1 d 4 h")
+    assert [human_age(timedelta(minutes=each)) for each in (-5, 0.9, 1, 59, 60, 250, 24 * 60, 1690)] == [
+        *("under 1 min", "under 1 min", "1 min", "59 min", "1 h 0 min", "4 h 10 min", "1 d 0 h", "1 d 4 h")
     ]
 
 
