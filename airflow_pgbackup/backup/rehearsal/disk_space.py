@@ -13,8 +13,6 @@ from airflow_pgbackup.repository.manifest import Manifest
 from airflow_pgbackup.settings import Settings
 from airflow_pgbackup.wording import setting
 
-LARGER_DISK = f"Set {setting('temp_dir')} to a directory on a larger disk."
-
 _ROOM = 1.3
 """Bytes of disk needed for each byte of the dumped database: the copy is smaller, but there is WAL."""
 
@@ -40,8 +38,13 @@ def check_disk_space(manifest: Manifest, settings: Settings) -> None:
         raise NotProven(
             f"a rehearsal needs about {human_bytes(needed)} in {directory}, and {human_bytes(reserve)} must stay free "
             f"for other tasks, but only {human_bytes(free)} is free",
-            hint=LARGER_DISK,
+            hint=larger_disk(),
         )
+
+
+def larger_disk() -> str:
+    """Return the hint for a disk that is full."""
+    return f"Set {setting('temp_dir')} to a directory on a larger disk."
 
 
 def _size_of_copy(manifest: Manifest) -> int:

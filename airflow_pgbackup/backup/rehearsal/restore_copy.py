@@ -7,7 +7,7 @@ import re
 import psycopg
 
 from airflow_pgbackup.backup.databases.extensions import available_versions, version_differences
-from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
+from airflow_pgbackup.backup.databases.session_owners import as_owners_hint
 from airflow_pgbackup.backup.databases.sessions import session
 from airflow_pgbackup.backup.rehearsal.definitions import Definitions
 from airflow_pgbackup.backup.rehearsal.dump import RehearsedDump
@@ -54,7 +54,7 @@ def restore_copy(dump: RehearsedDump, definitions: Definitions, server: Rehearsa
     raise NotProven(
         f"it restores only if a role that owns some of its objects has privileges that the dump does not contain: "
         f"{lacking}",
-        hint=AS_OWNERS_HINT
+        hint=as_owners_hint()
         if definitions.as_owners
         else "A real restore fails in the same way, unless that role is a superuser or a member of one that may: grant "
         "them to it in the source and dump again, or rehearse on a scratch server that has the roles of the source.",

@@ -53,7 +53,7 @@ def guarded_sessions(server: RehearsalServer, cancel: Cancel, seconds: float, st
             elif _memory() - start > _MOST_MEMORY:
                 end(f"reading the copy took more than {human_bytes(_MOST_MEMORY)} of memory")
             elif server.local and disk_space.is_nearly_full(server.directory):
-                end("the copy has nearly filled the disk, which other tasks need too", disk_space.LARGER_DISK)
+                end("the copy has nearly filled the disk, which other tasks need too", disk_space.larger_disk())
 
     unregister = cancel.on_set(lambda: sessions.break_off("the task was canceled"))
     watcher = threading.Thread(target=watch, name="watch sessions", daemon=True)

@@ -30,10 +30,6 @@ from airflow_pgbackup.postgres.tools.process import run_tool
 from airflow_pgbackup.wording import parameter
 
 _TABLESPACE = re.compile(rf" TABLESPACE = {IDENTIFIER}$")
-_REFUSED = (
-    "Connect as a superuser, or as a role that may change this for that role, parameter or database. Or create a "
-    f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which sets no properties."
-)
 _QUIET_SECONDS = 5.0  # the longest wait for the sessions of pg_restore and psql to end
 _IS_SUPERUSER = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
 # What the clocks of the session's time zone have shown since 1970: zones can have several names.
@@ -138,9 +134,13 @@ def apply_statements(run: RestoreContext, params: ConnectionParams, statements: 
     """Run the statements of database properties for the database that `params` names."""
     if not statements:
         return
+    refused = (
+        "Connect as a superuser, or as a role that may change this for that role, parameter or database. Or create a "
+        f"database yourself and restore into it with {parameter('mode', 'into_empty')}, which sets no properties."
+    )
     with session(params, run.cancel) as connection:
         for statement in statements:
-            with translated_errors(f"applying {statement.verb.strip()} to the database", refused=_REFUSED):
+            with translated_errors(f"applying {statement.verb.strip()} to the database", refused=refused):
                 apply_statement(connection, statement, params.dbname, run.warn)
 
 

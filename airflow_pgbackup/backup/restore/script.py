@@ -8,7 +8,7 @@ from functools import cached_property
 
 from airflow_pgbackup.backup.checked import CheckedArtifact
 from airflow_pgbackup.backup.databases.server_info import ServerInfo
-from airflow_pgbackup.backup.databases.session_owners import AS_OWNERS_HINT
+from airflow_pgbackup.backup.databases.session_owners import as_owners_hint
 from airflow_pgbackup.backup.restore.client_programs import ToolMessages, psql
 from airflow_pgbackup.backup.restore.context import RestoreContext
 from airflow_pgbackup.byte_streams import CountingReader, Readable
@@ -141,7 +141,7 @@ class ScriptLoader:
                         f"{parameter('if_exists', True)} beside {parameter('clean', True)}, or without it."
                     )
                 elif self.contents.sections[0].requirements.as_owners and "permission denied" in error.message:
-                    error.hint = AS_OWNERS_HINT
+                    error.hint = as_owners_hint()
                 raise
 
     @contextmanager

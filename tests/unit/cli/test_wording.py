@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import airflow_pgbackup
+from airflow_pgbackup import wording
 from airflow_pgbackup.backup.restore.target import RestoreTarget
 from airflow_pgbackup.backup.sets.restore_set_plan import SetTarget, database_name
 from airflow_pgbackup.cli.airflow_program import AirflowProgram
@@ -170,4 +172,18 @@ def test_no_error_below_the_operators_is_written_for_one_program() -> None:
         for where, text in _texts()
         if _FOR_ONE_PROGRAM.search(text) and not any(one in text for one in _ALLOWED)
     ]
+    assert wrong == []
+
+
+def test_no_text_is_written_for_the_program_that_imported_it() -> None:
+    """A module may be loaded before the wording is set, and stay loaded for another."""
+    functions = {name for name, value in vars(wording).items() if inspect.isfunction(value)}
+    wrong = []
+    for path in (path for room in ("postgres", "repository", "backup") for path in (PACKAGE / room).rglob("*.py")):
+        waiting: list[ast.AST] = [ast.parse(path.read_text())]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in functions:
+                wrong.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
+            waiting += [n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.FunctionDef | ast.Lambda)]
     assert wrong == []
