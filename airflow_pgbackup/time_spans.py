@@ -54,6 +54,30 @@ def seconds(name: str, value: object) -> float:
     return value
 
 
+def number_of(value: object) -> float | None:
+    """Return a number, also one that is text, as a rendered template gives it; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # anything else raises
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def seconds_of_lag(max_replay_lag: object) -> float | None:
+    """Return the limit, a timedelta or a number of seconds, as such a number; None for no limit.
+
+    :raises ConfigurationError: something else, or negative.
+    """
+    if max_replay_lag is None:
+        return None
+    lag = max_replay_lag.total_seconds() if isinstance(max_replay_lag, timedelta) else number_of(max_replay_lag)
+    if lag is None or not 0 <= lag < math.inf:
+        raise ConfigurationError(
+            f"invalid {parameter('max_replay_lag')} {max_replay_lag!r}",
+            hint="Give a number of seconds that is not negative.",
+        )
+    return lag
+
+
 def parse_span(text: str) -> timedelta:
     """Return ``36h``, ``30d``, ``8w``, ``1w12h`` as a time span. Months and years vary in length, so there are none.
 

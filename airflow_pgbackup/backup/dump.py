@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from airflow_pgbackup.backup.attempt import Attempt, attempt
 from airflow_pgbackup.backup.context import RunContext
-from airflow_pgbackup.backup.databases.replay import await_received, seconds_of_lag
+from airflow_pgbackup.backup.databases.replay import await_received
 from airflow_pgbackup.backup.databases.role_passwords import may_read_role_passwords
 from airflow_pgbackup.backup.databases.source_identity import seed_for, source_identity
 from airflow_pgbackup.backup.dump_output import DumpOutput
@@ -36,6 +36,7 @@ from airflow_pgbackup.repository.base import Repository
 from airflow_pgbackup.repository.evidence import Evidence
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.manifest import Artifact, ClientInfo, Manifest, RowCount, scope_of
+from airflow_pgbackup.time_spans import seconds_of_lag
 from airflow_pgbackup.wording import database
 
 CONFLICT_ATTEMPTS = 3

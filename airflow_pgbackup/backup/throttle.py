@@ -13,6 +13,7 @@ from airflow_pgbackup.byte_streams import Readable
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.settings import Settings
+from airflow_pgbackup.time_spans import number_of
 
 BURST = 1.0
 """Seconds of the rate that may be made up for after a pause of the dump."""
@@ -65,10 +66,7 @@ def rate_of(max_bytes_per_second: object, settings: Settings, *, format: str) ->
         if not rate:
             return None
     else:
-        try:
-            rate = float(max_bytes_per_second)  # type: ignore[arg-type]  # anything else raises
-        except (TypeError, ValueError):
-            rate = 0.0
+        rate = number_of(max_bytes_per_second) or 0.0
         if not 1 <= rate < float("inf"):
             raise OptionError(
                 f"invalid max_bytes_per_second {max_bytes_per_second!r}", hint="Give a number of bytes, 1 or more."

@@ -11,6 +11,7 @@ from airflow_pgbackup.assets import DUMPED, VERIFIED, emit, with_alias
 from airflow_pgbackup.errors import OptionError
 from airflow_pgbackup.not_empty import not_empty
 from airflow_pgbackup.operators._base import PgBackupOperator, is_true, with_lists
+from airflow_pgbackup.time_spans import seconds_of_lag
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,7 +70,6 @@ class DumpOperator(PgBackupOperator):
 
     def _options(self, kind: type[Options]) -> Options:
         """Return the tool's options, from the attributes of the same names."""
-        from airflow_pgbackup.backup.databases.replay import seconds_of_lag
         from airflow_pgbackup.backup.throttle import rate_of
         from airflow_pgbackup.settings import Settings
 
@@ -82,13 +82,8 @@ class DumpOperator(PgBackupOperator):
         # Invalid ones are refused before a server is asked or a repository created.
         options.validate()
         rate_of(self.max_bytes_per_second, Settings(), format=getattr(options, "format", "plain"))
-        seconds_of_lag(self._max_replay_lag)
+        seconds_of_lag(self.max_replay_lag)
         return options
-
-    @property
-    def _max_replay_lag(self) -> float | str | None:
-        lag = self.max_replay_lag
-        return lag.total_seconds() if isinstance(lag, timedelta) else lag
 
     def _make_backup(self, verb: Callable[..., dict[str, object]], **arguments: Any) -> dict[str, object]:
         """Call the verb, and let the task's page link to the backup that it made.
@@ -131,6 +126,6 @@ class DumpOperator(PgBackupOperator):
             "artifact_template": self.artifact_template,
             "labels": self.labels,
             "max_bytes_per_second": self.max_bytes_per_second,
-            "max_replay_lag": self._max_replay_lag,
+            "max_replay_lag": self.max_replay_lag,
             "context": run,
         }

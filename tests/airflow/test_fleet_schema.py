@@ -171,6 +171,21 @@ servers:
         ({"dump": {"repository": "s3://xx/y"}}, "dump.repository: belongs beside dump, not in it"),
         ({"dump": {"verify": "archive"}}, "dump.verify: unknown key; use verify_while_dumping beside dump"),
         ({"dump": {"recipients": "age1x"}}, "dump.recipients: expected a list, found text"),
+        ({"dump": {"recipients": [5]}}, "dump.recipients: invalid recipients: number 1 is int"),
+        ({"dump": {"recipients": ["age1x"]}}, "dump.recipients: the recipient 'age1x' is not a public key of age"),
+        ({"dump": {"count_rows": "often"}}, "dump.count_rows: invalid count_rows 'often'; pass True or False"),
+        ({"dump": {"count_rows": None}}, "dump.count_rows: invalid count_rows None"),
+        ({"dump": {"max_replay_lag": "1h"}}, "dump.max_replay_lag: invalid max_replay_lag '1h'; give a number of"),
+        ({"dump": {"max_replay_lag": True}}, "dump.max_replay_lag: invalid max_replay_lag True"),
+        ({"dump": {"max_replay_lag": timedelta(-1)}}, "dump.max_replay_lag: invalid max_replay_lag datetime"),
+        ({"dump": {"max_bytes_per_second": 10**400}}, "dump.max_bytes_per_second: invalid max_bytes_per_second"),
+        (
+            {"dump": {"max_bytes_per_second": 1e6, "format": "directory"}},
+            "dump.max_bytes_per_second: max_bytes_per_second cannot be combined with format directory",
+        ),
+        ({"dump": {"jobs": "4", "format": "directory"}}, "dump.jobs: jobs is '4' of type str; pass an int"),
+        ({"dump": {"schemas": "app", "if_exists": True, "clean": True}}, "dump.schemas: schemas is the string 'app'"),
+        ({"dump": {"extra_args": ["-n"]}}, "dump.extra_args: extra_args has '-n'; give each flag as one"),
         ({"dump": {"labels": 5}}, "dump.labels: expected a list, found a number"),
         ({"dump": {"labels": ["a b"]}}, "dump.labels: invalid label 'a b'"),
         ({"dump": {"labels": [["a"]]}}, """dump.labels: invalid label "['a']\""""),
@@ -198,6 +213,16 @@ servers:
 def test_a_setting_is_refused(setting: dict[str, Any], problem: str) -> None:
     (found,) = problems_of({"servers": {"crm": {"repository": "s3://aa/b", **setting}}})
     assert found.startswith(f"servers.crm.{problem}")
+
+
+def test_parameters_of_the_dump_may_be_templates_and_text() -> None:
+    dump = {
+        "count_rows": "{{ params.count }}",
+        "max_replay_lag": "60",
+        "max_bytes_per_second": "{{ var.value.rate }}",
+        "recipients": ["{{ var.value.key }}"],
+    }
+    assert read_fleet({"servers": {"crm": {"repository": "s3://aa/b", "dump": dump}}})["crm"].dump == dump
 
 
 def test_a_problem_is_short() -> None:

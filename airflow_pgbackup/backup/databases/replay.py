@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_pgbackup.errors import ConfigurationError, ConnectError, ReplayLagError
+from airflow_pgbackup.errors import ConnectError, ReplayLagError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.tools.cancel import Cancel
 from airflow_pgbackup.wording import parameter
@@ -130,22 +130,3 @@ def replay_of(receiving: bool, lag_bytes: int | None, since_last: float | None) 
     if receiving and lag_bytes == 0:
         return Replay(0, 0.0)
     return Replay(lag_bytes, None if since_last is None else round(max(since_last, 0.0), 3))
-
-
-def seconds_of_lag(max_replay_lag: object) -> float | None:
-    """Return the limit as a number of seconds; None for no limit.
-
-    :raises ConfigurationError: not a number, or negative.
-    """
-    if max_replay_lag is None:
-        return None
-    try:
-        seconds = float(max_replay_lag)  # type: ignore[arg-type]  # anything else raises
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ConfigurationError(
-            f"invalid {parameter('max_replay_lag')} {max_replay_lag!r}",
-            hint="Give a number of seconds that is not negative.",
-        )
-    return seconds

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from airflow_pgbackup.pipelines.fleet.model import (
 )
 from airflow_pgbackup.repository.labels import check_labels
 from airflow_pgbackup.repository.layout import artifact_name
+from airflow_pgbackup.time_spans import seconds_of_lag
 from airflow_pgbackup.yaml_mapping.problem import Origin, Problem, did_you_mean
 from airflow_pgbackup.yaml_mapping.problem import Path as Keys
 from airflow_pgbackup.yaml_mapping.yaml_file import read_yaml
@@ -184,41 +186,72 @@ def _check_parameters(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
     from airflow_pgbackup.postgres.options import DumpOptions
 
     known = set(inspect.signature(PgDumpOperator.__init__).parameters) - _NOT_IN_DUMP - {"self", "kwargs"}
-    for name in dump:
+    options: dict[str, Any] = {}
+    is_valid = True
+    for name, value in dump.items():
         if name in Settings.model_fields and name not in known:
             yield Problem((*path, name), "belongs beside dump, not in it")
         elif name == "verify":
             yield Problem((*path, name), "unknown key; use verify_while_dumping beside dump")
         elif name not in known:
             yield Problem((*path, name), _unknown_key(str(name), known))
-        elif name in _LISTS and not isinstance(dump[name], list | tuple):
-            yield Problem((*path, name), f"expected a list, found {_type_of(dump[name])}")
-    yield from _check_names(path, dump)
-    options = {name: value for name, value in dump.items() if name in DumpOptions.table() or name == "extra_args"}
+        elif problem := _problem_of(name, value, str(dump.get("format", "custom"))):
+            is_valid = False
+            yield Problem((*path, name), problem)
+        elif name in DumpOptions.table() or name == "extra_args":
+            options[name] = value
     try:
-        DumpOptions(**{name: value for name, value in options.items() if name in known}).validate()
+        if is_valid:  # together
+            DumpOptions(**options).validate()
     except OptionError as error:
         yield Problem(path, in_words(error))
 
 
-def _check_names(path: Keys, dump: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check what each backup is called; Airflow renders templates later."""
-    checks: dict[str, Callable[[Any], object]] = {"labels": check_labels, "artifact_template": _check_artifact_template}
-    for name, check in checks.items():
-        if name not in dump or "{{" in str(dump[name]) or "{%" in str(dump[name]):
-            continue
-        if name in _LISTS and not isinstance(dump[name], list | tuple):
-            continue  # reported
-        try:
-            check(dump[name])
-        except ConfigurationError as error:
-            yield Problem((*path, name), in_words(error))
+def _problem_of(name: str, value: Any, format: str) -> str | None:
+    """Return what is wrong with a parameter. Airflow renders templates later."""
+    from airflow_pgbackup.operators._base import is_true
+    from airflow_pgbackup.postgres.options import DumpOptions
+
+    if name in _LISTS and not isinstance(value, list | tuple):
+        return f"expected a list, found {_type_of(value)}"
+    checks: dict[str, Callable[[Any], object]] = {
+        "labels": check_labels,
+        "artifact_template": _check_artifact_template,
+        "recipients": _check_recipients,
+        "count_rows": partial(is_true, "count_rows"),
+        "max_replay_lag": seconds_of_lag,
+        "max_bytes_per_second": partial(_check_rate, format),
+    }
+    try:
+        if (option := DumpOptions.table().get(name)) is not None:
+            option.check(name, value)
+        elif name == "extra_args":
+            DumpOptions(extra_args=value).validate()
+        elif name in checks and "{{" not in str(value) and "{%" not in str(value):
+            checks[name](value)
+    except ConfigurationError as error:
+        return in_words(error)
+    return None
 
 
 def _check_artifact_template(template: Any) -> None:
     if not isinstance(template, str):
         raise OptionError(f"expected text, found {_type_of(template)}")
     artifact_name(template, database="app", server="main", started_at=datetime.now(timezone.utc), format="custom")
+
+
+def _check_recipients(recipients: Any) -> None:
+    from airflow_pgbackup.encryption.recipients import Recipients
+    from airflow_pgbackup.operators._base import given_recipients
+
+    Recipients.parse(given_recipients(recipients))
+
+
+def _check_rate(format: str, rate: Any) -> None:
+    from airflow_pgbackup.backup.throttle import rate_of
+    from airflow_pgbackup.settings import Settings as NoLimit
+
+    rate_of(rate, NoLimit(), format=format)
 
 
 def _translate(error: ValidationError) -> Iterator[Problem]:

@@ -70,7 +70,7 @@ def test_which_limit_holds() -> None:
             rate_of(rate, settings, format="directory")
 
 
-@pytest.mark.parametrize("rate", [0, -1, "fast", float("nan"), float("inf")])
+@pytest.mark.parametrize("rate", [0, -1, True, "fast", 10**400, float("nan"), float("inf")])
 def test_an_impossible_limit_is_refused(rate: object) -> None:
     with pytest.raises(OptionError, match="invalid max_bytes_per_second"):
         rate_of(rate, Settings(), format="custom")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from honest import write_backup
 
-from airflow_pgbackup.backup.databases.replay import seconds_of_lag
 from airflow_pgbackup.backup.series_selection import nearest
 from airflow_pgbackup.cli import main
 from airflow_pgbackup.cli.definition import COMMANDS
@@ -16,6 +15,7 @@ from airflow_pgbackup.cli.wording import CommandWording
 from airflow_pgbackup.errors import ConfigurationError
 from airflow_pgbackup.repository.layout import Series
 from airflow_pgbackup.repository.open import open_repository
+from airflow_pgbackup.time_spans import seconds_of_lag
 from airflow_pgbackup.wording import spoken
 
 AT = datetime(2026, 11, 22, 2, tzinfo=timezone.utc)
