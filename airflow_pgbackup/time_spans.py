@@ -81,14 +81,17 @@ def seconds_of_lag(max_replay_lag: object) -> float | None:
 def parse_span(text: str) -> timedelta:
     """Return ``36h``, ``30d``, ``8w``, ``1w12h`` as a time span. Months and years vary in length, so there are none.
 
-    :raises ConfigurationError: for anything else.
+    :raises ConfigurationError: for anything else, also for more than :data:`LONGEST`.
     """
     parts = re.findall(r"(\d{1,6})([hdw])", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ConfigurationError(
             f"{text!r} is not a time span", hint="Write hours, days and weeks like 36h, 30d, 8w, 1w12h."
         )
-    return timedelta(hours=sum(int(number) * _UNITS[unit] for number, unit in parts))
+    hours = sum(int(number) * _UNITS[unit] for number, unit in parts)
+    if hours > LONGEST / timedelta(hours=1):
+        raise ConfigurationError(f"time span {printable(text[:_SHOWN])} is too long", hint="Use at most 100 years.")
+    return timedelta(hours=hours)
 
 
 def _invalid(name: str, value: object, hint: str) -> ConfigurationError:

@@ -495,6 +495,13 @@ def test_what_is_not_a_duration(text: str) -> None:
         parse_span(text)
 
 
+def test_a_span_that_no_clock_reaches_is_refused() -> None:
+    assert parse_span("36500d") == timedelta(days=36500)
+    for text in ("36526d", "999999w" * 300):
+        with pytest.raises(ConfigurationError, match="is too long"):
+            parse_span(text)
+
+
 def test_the_time_grows_with_the_number_of_backups() -> None:
     """Ten times as many take about ten times as long, and not a hundred times.
 
