@@ -219,19 +219,25 @@ def test_operators_survive_serialization() -> None:
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
 
 
-@pytest.mark.parametrize("module", modules_in("operators"))
-def test_importing_an_operator_loads_nothing_heavy(module: str) -> None:
+def test_importing_an_operator_loads_nothing_heavy() -> None:
     """A DAG file is parsed every few seconds: what only a running task needs is imported there."""
-    code = f"""
-import sys
+    code = """
+import importlib, os, sys
 import airflow.sdk
 from airflow.sdk import DAG, BaseOperator
 before = set(sys.modules)
-import airflow_pgbackup.operators.{module}
-print(*sorted({{name for name in set(sys.modules) - before}}))
+for module in sys.argv[1:]:
+    if os.fork() == 0:
+        importlib.import_module(module)
+        print(*sorted(set(sys.modules) - before), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, module
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=400)
-    loaded = done.stdout.split()
-    assert f"airflow_pgbackup.operators.{module}" in loaded
+    modules = [f"airflow_pgbackup.operators.{module}" for module in modules_in("operators")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *modules], capture_output=True, text=True, check=True, timeout=400
+    )
     heavy = ("boto", "psycopg", "jsonschema", "zstandard", "airflow.providers", "airflow_pgbackup.backup")
-    assert [name for name in loaded if name.startswith(heavy)] == []
+    for module, loaded in zip(modules, map(str.split, done.stdout.splitlines()), strict=True):
+        assert module in loaded
+        assert [name for name in loaded if name.startswith(heavy)] == [], module
