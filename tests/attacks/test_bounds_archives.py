@@ -301,7 +301,7 @@ SCRIPTS: dict[str, tuple[int, Iterator[bytes]]] = {
     "name": (0, long(b'COMMENT ON TABLE "', b"x", b"\" IS 'x';\n")),
     "comment": (0, long(b"-- ", b"x", b"\n")),
     "space": (0, long(b"", b"\n", b"")),
-    "nested": (0, long(b"SELECT ", b" /* ", b" */" * (DENSE * MIB // 4) + b"1;\n", DENSE)),
+    "nested": (0, long(b"SELECT ", b" /* ", b" */" * (DENSE * MIB // 8) + b"1;\n", DENSE // 2)),
     "words": (0, long(b"SELECT ", b"abc ", b";\n", DENSE)),
 }
 
