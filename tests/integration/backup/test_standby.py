@@ -19,7 +19,7 @@ from airflow_pgbackup.backup.databases.replay import Replay, await_received, rea
 from airflow_pgbackup.backup.dump import CONFLICT_ATTEMPTS, dump_cluster, dump_database
 from airflow_pgbackup.backup.verify import verify
 from airflow_pgbackup.embedded import postgres_bin_dir
-from airflow_pgbackup.errors import Canceled, ConfigurationError, ReplayLagError, ToolError
+from airflow_pgbackup.errors import Canceled, ConfigurationError, ConnectError, ReplayLagError, ToolError
 from airflow_pgbackup.postgres.connection.conninfo import ConnectionParams
 from airflow_pgbackup.postgres.options import DumpAllOptions, DumpOptions
 from airflow_pgbackup.postgres.server.throwaway import PostgresServer
@@ -272,7 +272,8 @@ def test_a_dump_that_replay_always_cancels_fails(
 ) -> None:
     Conflicting(primary, standby, times=CONFLICT_ATTEMPTS).on(here, monkeypatch)
     lines: list[str] = []
-    with pytest.raises(ToolError, match="conflict with recovery") as error:
+    # On a busy machine, replay can end the last attempt's own session while it prepares.
+    with pytest.raises((ToolError, ConnectError), match="conflict with recovery") as error:
         dump(standby, here, lines)
     assert "max_standby_streaming_delay" in (error.value.hint or "")
     assert sum("replay canceled the dump" in line for line in lines) == CONFLICT_ATTEMPTS - 1
