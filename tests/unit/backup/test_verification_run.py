@@ -186,6 +186,36 @@ def test_of_an_encrypted_dump_the_bytes_are_verified_without_an_identity(reposit
     assert str(last.detail).startswith("app.dump.age is encrypted, and no identity was given to decrypt it. HINT: ")
 
 
+def test_what_is_not_recorded_of_an_encrypted_backup_is_logged(
+    repository: LocalRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = encrypted(write_backup(repository, APP, AT, looks=(), members={"app.dump.age": MAGIC}))
+    path = repository.local_path(f"prod/app/{manifest.id}/manifest.json")
+    assert path
+    path.write_bytes(manifest.to_json())
+
+    def integrity(run: VerificationRun, *_: object) -> None:
+        run.checks.append(Check("note", "pass", "nothing is quoted"))
+        raise NotProven('invalid input: "ann@x.org"')
+
+    monkeypatch.setattr(VerificationRun, "_integrity", integrity)
+    lines: list[str] = []
+    with pytest.raises(NotProven, match=r"ann@x\.org"):
+        verify(
+            reference=reference(repository, manifest),
+            repository=repository,
+            level="restore",
+            context=RunContext(log=lines.append),
+        )
+    assert lines == [
+        'restore: invalid input: "ann@x.org" (recorded without values, as the backup is encrypted)',
+    ]
+    assert [check.detail for check in recorded(repository, manifest)[-1].checks] == [
+        "nothing is quoted",
+        'invalid input: "…"',
+    ]
+
+
 PLAIN = FileDigest("app.dump", 3, "0" * 64)
 NO_IDENTITY = r"^app\.dump\.age is encrypted, and no identity was given to decrypt it\. HINT: "
 
