@@ -434,7 +434,7 @@ def test_casts_as_before_8_3(own: PostgresServer, here: Repository, fresh_databa
         )
     ]
     database = fresh_database(own, None, *FILL, *casts)
-    assert checked(database, here, scan_rows=True) == {}
+    assert list(checked(database, here, scan_rows=True)) == ["superuser_only"]
     run(database, STATISTICS, definitions(180000))
 
 
