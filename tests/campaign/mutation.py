@@ -97,17 +97,32 @@ _NO_DIFFERENCE = {
         "repository.catalogue.x__catalogue__mutmut_18",
     ),
     "unread, so only slower": (
-        "postgres.compare.comparison.x__compare_copies__mutmut_9",
-        "postgres.compare.comparison.x__compare_copies__mutmut_10",
+        "postgres.compare.comparison.x__compare_copies__mutmut_11",
+        "postgres.compare.comparison.x__compare_copies__mutmut_12",
+    ),
+    "the same steps, read again": ("postgres.compare.comparison.x_compare_sequences__mutmut_44",),
+    "neither are equal values called drawn, nor is an increment 0": (
+        "postgres.compare.comparison.x__drawn__mutmut_8",
+        "postgres.compare.comparison.x__drawn__mutmut_10",
     ),
     "no columns, either way": ("postgres.archive.row_digests.xǁRowHasherǁ__init____mutmut_12",),
     "the default of Python 3.11": ("postgres.archive.row_digests.xǁRowHasherǁupdate__mutmut_29",),
     "a failure ends with a pass, whose rank is 1 or higher": ("repository.state.x_standing__mutmut_23",),
     "verify takes its message from the checks": (
-        "backup.verification_run.xǁVerificationRunǁ_fail__mutmut_11",
-        "backup.verification_run.xǁVerificationRunǁ_judge__mutmut_40",
+        "backup.verification_run.xǁVerificationRunǁ_judge__mutmut_32",
+        "backup.verification_run.xǁVerificationRunǁ_judge__mutmut_37",
     ),
     "the same error with the last piece, instead of after it": ("backup.checked.xǁExpectedǁread__mutmut_7",),
+    "stored_details() keeps the number of checks": (
+        "backup.verify.x__record__mutmut_8",
+        "backup.verify.x__record__mutmut_11",
+        "backup.verify.x__record__mutmut_12",
+    ),
+    "the place is not read where nothing could be recorded, except by its truth": (
+        "backup.verify.x__record__mutmut_24",
+    ),
+    "the same error, but for its cause": ("backup.verify.x_verify__mutmut_76",),
+    "an equal error": ("backup.verify.x__not_passed__mutmut_7",),
 }
 EXPECTED = {f"airflow_pgbackup.{name}": reason for reason, names in _NO_DIFFERENCE.items() for name in names}
 """Mutants that may survive, by the name that mutmut gives them, with the reason.

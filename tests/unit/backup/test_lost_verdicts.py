@@ -72,6 +72,17 @@ def test_a_damaged_backup_fails_where_nothing_can_be_recorded(
     assert "hint: The bytes changed since the dump." in error
 
 
+def test_several_faults_that_cannot_be_recorded_are_counted(
+    here: LocalRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_backup(here, APP, AT, looks=(), members={"app.dir/toc.dat": b"1", "app.dir/1.dat": b"2"})
+    for name in ("toc.dat", "1.dat"):
+        here.local_path(f"prod/app/{manifest.id}/app.dir/{name}").write_bytes(b"3")
+    refuse(monkeypatch, RepositoryError(READ_ONLY))
+    with pytest.raises(VerificationFailed, match=r" \(and 1 more\); the result could not be recorded: "):
+        look(here, manifest)
+
+
 def test_a_sound_backup_passes_with_an_error_where_nothing_can_be_recorded(
     here: LocalRepository, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,13 +103,13 @@ def test_what_could_not_be_proven_stays_so_where_nothing_can_be_recorded(
     refuse(monkeypatch, RepositoryError(READ_ONLY))
 
     def unproven(*_: object) -> NoReturn:
-        raise NotProven("no room here", hint="Make room.")
+        raise NotProven("no room here", hint="Make room.", retry="never")
 
     monkeypatch.setattr("airflow_pgbackup.backup.verification_run.VerificationRun._integrity", unproven)
     with pytest.raises(NotProven) as raised:
         look(here, manifest)
     assert raised.value.message == f"no room here; the result could not be recorded: {READ_ONLY}"
-    assert raised.value.hint == "Make room."
+    assert (raised.value.hint, raised.value.retry) == ("Make room.", "never")
 
 
 def test_all_backups_keep_their_verdicts_where_nothing_can_be_recorded(
@@ -153,6 +164,7 @@ def test_a_pass_that_does_not_count_proves_nothing(here: LocalRepository) -> Non
         look(here, manifest)
     assert raised.value.message.startswith(f"backup prod/app/{manifest.id} passes level integrity, but does not count")
     assert raised.value.message.endswith("-integrity-pass.json: it is from the future")
+    assert raised.value.hint == "Check the file that is named, and the clocks of the machines that dump and verify."
 
 
 def test_a_pass_at_the_level_of_the_failure_makes_up_for_it(here: LocalRepository) -> None:

@@ -353,6 +353,7 @@ def test_changed_bytes_are_a_failure_where_the_identity_cannot_be_read(repositor
     context = RunContext(identities=identities)
     found = VerificationRun(repository, manifest, "archive", None, (), context).run()
     assert [(check.name, check.result) for check in found.checks] == [("integrity", "pass"), ("archive", "notproven")]
+    assert found.checks[1].detail == "Airflow finds no connection"
     path = repository.local_path(manifest.key(manifest.artifact.files[0]))
     assert path
     path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
