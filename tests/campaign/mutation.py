@@ -118,9 +118,6 @@ _NO_DIFFERENCE = {
         "backup.verify.x__record__mutmut_11",
         "backup.verify.x__record__mutmut_12",
     ),
-    "the place is not read where nothing could be recorded, except by its truth": (
-        "backup.verify.x__record__mutmut_24",
-    ),
     "the same error, but for its cause": ("backup.verify.x_verify__mutmut_76",),
     "an equal error": ("backup.verify.x__not_passed__mutmut_7",),
 }
