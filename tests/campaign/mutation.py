@@ -224,8 +224,10 @@ def _diff(mutmut: Path, mutant: str) -> str:
 def _mutmut(mutmut: Path, *arguments: str) -> str:
     command = [str(mutmut), *arguments]
     if os.geteuid() == 0 and shutil.which("unshare"):
-        # A mutant of the code that kills processes, or a test that it leads astray, may reach no other process.
-        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
+        # A mutant of the code that kills processes, or a test that it leads astray, may reach no other process. The
+        # shell is the first process, which reaps orphans.
+        namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command = [*namespace, "sh", "-c", '"$@"; exit $?', "sh", *command]
     done = subprocess.run(
         command, cwd=_HOME / "work", env={**os.environ, "NO_COLOR": "1"}, stdout=subprocess.PIPE, text=True
     )
