@@ -95,9 +95,8 @@ def _cron(text: str) -> str:
     usage = "write \"0 2 * * *\" or '@daily', in quotes"
     if text == "@quarterly":  # a preset of Airflow: in 3.2 not of every timetable, and never of croniter
         text = "0 0 1 */3 *"
-    is_preset = text.startswith("@")
     # croniter reads the sixth field as seconds, Quartz and Spring the first. R and H are random and hashed times.
-    if not is_preset and (len(text.split()) != 5 or re.search(r"(?i)\b[RH]\b", text)):
+    if not text.startswith("@") and (len(text.split()) != 5 or re.search(r"(?i)\b[RH]\b", text)):
         raise _invalid(f"expected minute, hour, day, month and weekday, without R and H; {usage}")
     try:
         CronTriggerTimetable(text, timezone="UTC").validate()
