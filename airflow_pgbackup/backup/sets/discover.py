@@ -191,9 +191,11 @@ def discover(
 class _Patterns:
     """Patterns of database names; see :func:`discover`. :ivar given: as they were given, each once."""
 
-    def __init__(self, parameter: str, patterns: Sequence[str]) -> None:
+    def __init__(self, parameter: str, patterns: Sequence[str] | None) -> None:
         if isinstance(patterns, str):
             raise OptionError(f"{parameter} is the string {patterns!r}", hint=f"Pass a list: [{patterns!r}].")
+        if patterns is None:
+            raise OptionError(f"{parameter} is None", hint="Pass a list of names and patterns, or omit it.")
         if any(not isinstance(one, str) or not one or "\0" in one for one in patterns):
             raise OptionError(f"{parameter} holds a pattern that is empty or not text", hint="Omit it.")
         self.given = tuple(dict.fromkeys(patterns))

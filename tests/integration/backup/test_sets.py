@@ -186,6 +186,7 @@ def test_a_quoted_name_is_a_name_and_a_pattern_without_match_is_a_warning(
     ("arguments", "error", "message"),
     [
         ({"databases": "app"}, OptionError, "databases is the string 'app'"),
+        ({"databases": None}, OptionError, "databases is None"),
         ({"exclude": [""]}, OptionError, "exclude holds a pattern that is empty"),
         ({"databases": ["a("]}, OptionError, "invalid pattern in databases or exclude: invalid regular expression"),
         ({"databases": ["nothing_*"]}, ConfigurationError, "no database of .* is to be dumped"),
